@@ -1,0 +1,120 @@
+"""A trained model as a folder: ``weights.pt`` and ``bundle.json``, all that scoring needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recsys.errors import RecsysError
+from recsys.files import new_folder
+from recsys.models import SASRec, build_model
+
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.pt"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """Where a model comes from.
+
+    Attributes:
+        run_date: the night's date, ISO.
+        fingerprint: of the training job.
+        num_items: largest item_idx the model knows.
+        max_length: most items of a history it looks at.
+        table_versions: table name to the Delta version it was trained on.
+        run_id: MLflow run; empty without tracking.
+        metrics: validation metrics at the best epoch.
+    """
+
+    run_date: str
+    fingerprint: str
+    num_items: int
+    max_length: int
+    table_versions: dict[str, int] = field(default_factory=dict)
+    run_id: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def save_bundle(path: str | Path, model: SASRec, info: BundleInfo) -> None:
+    """Write the folder ``path``; it appears complete or not at all, and replaces an older one."""
+    buffer = io.BytesIO()
+    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    torch.save(weights, buffer)
+    content = {
+        "format": _FORMAT,
+        "model": model.config.to_dict(),
+        "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "info": dataclasses.asdict(info),
+    }
+    with new_folder(Path(path)) as folder:
+        (folder / WEIGHTS_FILE).write_bytes(buffer.getvalue())
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+        (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_bundle(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[SASRec, BundleInfo]:
+    """Read a bundle back: the model in evaluation mode on ``device``, and where it comes from.
+
+    Raises:
+        RecsysError: a file is missing, corrupt, or of a newer format; it names the file.
+    """
+    folder = Path(path)
+    content = _read_description(folder / BUNDLE_FILE)
+    weights = _read_weights(folder / WEIGHTS_FILE, content["weights_sha256"])
+    try:
+        model = build_model(content["model"])
+        model.load_state_dict(weights)
+        info = BundleInfo(**content["info"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _broken(folder / BUNDLE_FILE, f"does not describe its weights: {error}") from None
+    return model.to(device).eval(), info
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["format"]
+        content["weights_sha256"]
+    except FileNotFoundError:
+        raise _broken(file, "does not exist") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(file, f"can't be read: {error!r}") from None
+    if version != _FORMAT:
+        raise RecsysError(
+            f"model bundle has format {version}, this release reads {_FORMAT}",
+            where=str(file),
+            do="use the release that wrote it, or train again",
+        )
+    return dict(content)
+
+
+def _read_weights(file: Path, sha256: str) -> dict[str, torch.Tensor]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _broken(file, f"can't be read: {error}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _broken(file, f"is damaged: its SHA-256 differs from {BUNDLE_FILE}")
+    weights: dict[str, torch.Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
+    return weights
+
+
+def _broken(file: Path, what: str) -> RecsysError:
+    return RecsysError(
+        f"model bundle file {file.name} {what}",
+        where=str(file),
+        do="delete the folder and train again, or score with another model version",
+    )

@@ -1,0 +1,1 @@
+"""The command line: `recsys` and what the files in jobs/ share with it."""

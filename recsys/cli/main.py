@@ -1,0 +1,86 @@
+"""The command `recsys`: the night and its steps by hand, and looking at what is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from recsys import __version__
+from recsys.cli.options import add_options, parse, run
+from recsys.steps import SUMMARIES
+
+_EPILOG = """\
+examples:
+  recsys demo                                        three nights on generated logs
+  recsys nightly --input logs --format generated --date 2026-01-03 --lake /data/lake
+  recsys top-n 196 --lake /data/lake                 what a user sees, by the log's user id
+  recsys runs --lake /data/lake                      the last models side by side
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+
+    def body() -> None:
+        options = parse(_build_parser(), arguments)
+        options.command(options)
+
+    sys.exit(run(body))
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="recsys",
+        description="A nightly batch recommender: raw logs in, published top-N lists out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, module: str, *options: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        add_options(command, *options)
+        command.set_defaults(command=_lazy(module, name.replace("-", "_")), name=name)
+        return command
+
+    night = add("nightly", "all steps of a night", "night", "input", "date", "force")
+    night.add_argument("--nights", type=int, default=1, metavar="N",
+                       help="so many consecutive nights, the last one on --date (a backfill)")
+    night.add_argument("--summary", action="store_true", help="end with a summary of the nights")
+    demo = add("demo", "generate logs and run three nights on them", "night", "force")
+    demo.add_argument("--data", metavar="PATH", default="./data/generated",
+                      help="where the generated logs go (default: ./data/generated)")
+    logs = add("generate", "write a behaviour log with the defects of real ones", "night")
+    logs.add_argument("--out", metavar="PATH", required=True, help="folder to write")
+    logs.add_argument("--end-date", metavar="YYYY-MM-DD", default="2026-01-03",
+                      help="last day of the log (default: 2026-01-03)")
+    logs.add_argument("--overwrite", action="store_true", help="replace another log there")
+    for step, summary in SUMMARIES.items():
+        command = add(step.replace("_", "-"), summary, "night", "input", "date", "force")
+        command.set_defaults(command=_lazy("night", "one_step"), step=step)
+    add("summary", "what a night did, its figures and some lists", "look", "date")
+    user = add("top-n", "the published list of one user", "look")
+    user.add_argument("user", metavar="USER", help="user id as the log writes it")
+    user.add_argument("--pseudonym", action="store_true", help="USER is a pseudonym already")
+    user.add_argument("--json", action="store_true", help="a line of JSON instead of a table")
+    models = add("runs", "the last training runs side by side", "look")
+    models.add_argument("--limit", type=int, default=10, help="how many (default: 10)")
+    settings = add("config", "the settings in force", "look", "input")
+    settings.add_argument("--reference", action="store_true",
+                          help="every setting: type, default, meaning (Markdown)")
+    page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
+    page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
+    return parser
+
+
+def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], None]:
+    """Spark and torch take seconds to load: only the command that runs does so."""
+
+    def command(options: argparse.Namespace) -> None:
+        import importlib
+
+        getattr(importlib.import_module(f"recsys.cli.{module}"), function)(options)
+
+    return command

@@ -1,0 +1,66 @@
+"""Commands that run steps: nightly, demo, generate, and each step alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from recsys.cli.job import run_steps
+from recsys.cli.options import parse_date, read_settings
+from recsys.cli.summary import print_summary
+from recsys.errors import ConfigError
+from recsys.generate import generate_log
+from recsys.lake.session import build_session
+from recsys.lake.tables import Lake
+from recsys.steps.context import Step
+from recsys.steps.night import ALL_STEPS
+
+_DEMO_END = date(2026, 1, 3)
+_DEMO_NIGHTS = 3
+
+
+def nightly(options: argparse.Namespace) -> None:
+    """``recsys nightly``"""
+    if options.nights < 1:
+        raise ConfigError(f"--nights={options.nights} must be at least 1")
+    lake = _run(options, _dates(options.date, options.nights), ALL_STEPS)
+    if options.summary:
+        print_summary(lake, _dates(options.date, options.nights))
+
+
+def one_step(options: argparse.Namespace) -> None:
+    """``recsys ingest`` and its like."""
+    _run(options, [options.date], [step for step in ALL_STEPS if step.name == options.step])
+
+
+def demo(options: argparse.Namespace) -> None:
+    """``recsys demo``: what `make run` shows."""
+    options.input, options.format = options.data, "generated"
+    settings, _ = read_settings(options)
+    spark = build_session(settings, "recsys demo")
+    generate_log(spark, settings.generate, options.data, _DEMO_END, progress=print)
+    dates = _dates(_DEMO_END, _DEMO_NIGHTS)
+    print_summary(_run(options, dates, ALL_STEPS), dates)
+
+
+def generate(options: argparse.Namespace) -> None:
+    """``recsys generate``"""
+    settings, _ = read_settings(options)
+    spark = build_session(settings, "recsys generate")
+    generate_log(
+        spark, settings.generate, options.out, parse_date(options.end_date),
+        overwrite=options.overwrite, progress=print
+    )
+
+
+def _dates(last: date, nights: int) -> list[date]:
+    return [last - timedelta(days=back) for back in reversed(range(nights))]
+
+
+def _run(options: argparse.Namespace, dates: Sequence[date], steps: Sequence[Step]) -> Lake:
+    settings, log = read_settings(options)
+    lake = Lake(build_session(settings, f"recsys {options.name} {dates[-1]}"), settings)
+    for run_date in dates:
+        run_steps(settings, log, lake, run_date, steps, options.force)
+    return lake

@@ -1,0 +1,392 @@
+"""Typed, strict settings: one model a section, every field with its meaning and unit.
+
+Defaults live in ``conf/base.yaml`` alone. A file given with ``--conf`` and then overrides of the
+form ``section.key=value`` are laid over them; an unknown key or a bad value is an error that
+names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused, values can't be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Lake(Section):
+    root: str = Field(min_length=1, description="folder, hdfs:// or s3a:// path of all tables")
+    vault_root: str | None = Field(
+        description="path of silver/user_vault; null puts it under the root"
+    )
+
+
+class Spark(Section):
+    master: str | None = Field(
+        description="Spark master, e.g. local[2]; null leaves it to spark-submit"
+    )
+    driver_memory: str = Field(
+        pattern=r"^\d+[mg]$", description="driver heap, e.g. 2g; spark-submit's own flag wins"
+    )
+    shuffle_partitions: int = Field(ge=1, description="tasks of a shuffle")
+    extra: dict[str, str] = Field(description="any other Spark setting, name to value")
+
+
+class Input(Section):
+    path: str | None = Field(description="folder or file of the raw logs")
+    format: str = Field(description="name in conf/formats/, or the path of a format file")
+
+
+class Generate(Section):
+    events: int = Field(ge=100, description="events before defects are added (about)")
+    users: int = Field(ge=10, description="users")
+    items: int = Field(ge=20, description="items in the catalogue at the end")
+    days: int = Field(ge=2, description="days of logs, the last one being the date")
+    seed: int = Field(description="same seed, same bytes")
+    categories: int = Field(ge=2, description="groups of items that tastes are made of")
+    taste_days: int = Field(ge=1, description="days after which a part of a user's taste drifts")
+    session_steps: int = Field(ge=1, le=1000, description="mean items looked at in a session")
+    popular_share: float = Field(ge=0, le=1, description="share of steps off the user's path")
+    exact_duplicate_rate: float = Field(ge=0, le=1, description="share of lines written twice")
+    near_duplicate_rate: float = Field(ge=0, le=1, description="share repeated a second later")
+    late_rate: float = Field(ge=0, le=1, description="share logged 1 to 3 days after they happened")
+    malformed_rate: float = Field(ge=0, le=1, description="share of broken lines")
+    unknown_type_rate: float = Field(ge=0, le=1, description="share with an unknown event type")
+    bad_rating_rate: float = Field(ge=0, le=1, description="share with a rating outside 1 to 5")
+    clock_skew_rate: float = Field(ge=0, le=1, description="share stamped days in the future")
+    bot_user_rate: float = Field(ge=0, le=1, description="share of users that are bots")
+
+
+class Ingest(Section):
+    max_reject_share: float = Field(
+        ge=0, le=1, description="share of rejected records above which the night fails"
+    )
+
+
+class Silver(Section):
+    near_duplicate_seconds: int = Field(
+        ge=0, description="same user, item and type again within this many seconds is a duplicate"
+    )
+    future_tolerance_seconds: int = Field(
+        ge=0, description="events later than the end of the run date by more are rejected"
+    )
+
+
+class Privacy(Section):
+    pseudonyms: bool = Field(description="off leaves raw user ids everywhere")
+    key_file: str = Field(
+        description="key of the pseudonyms (mode 600, made at first use); "
+        "the environment variable RECSYS_PSEUDONYM_KEY wins over it"
+    )
+
+
+class Gold(Section):
+    sequence_length: int = Field(ge=2, le=4096, description="events of a user a model sees")
+    length_buckets: tuple[int, ...] = Field(
+        min_length=1, description="padded lengths, ascending; the last is sequence_length"
+    )
+    rows_per_row_group: int = Field(
+        ge=1, description="most rows of a training file (one row group each)"
+    )
+    min_row_groups: int = Field(ge=1, description="training files at least, where rows allow it")
+    max_windows_per_user: int = Field(
+        ge=1, description="training windows of one user at most, the newest ones"
+    )
+    holdout_days: int = Field(ge=1, description="last days before the end of the run date that "
+                              "are held out from training and compared by the gate")
+    validation_share: float = Field(
+        gt=0, lt=0.5, description="share of users whose windows choose the best epoch"
+    )
+
+
+class Feed(Section):
+    workers: int = Field(ge=1, description="Petastorm reader threads a rank")
+    shuffle_buffer_rows: int = Field(ge=1, description="rows a rank holds to shuffle")
+    prefetch_batches: int = Field(ge=1, description="batches made ahead of the model")
+
+
+class Model(Section):
+    dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
+    blocks: int = Field(ge=1, le=64, description="transformer blocks")
+    heads: int = Field(ge=1, description="attention heads; divides dims")
+    dropout: float = Field(ge=0, lt=1, description="dropout of embeddings and blocks")
+
+
+class Train(Section):
+    launcher: Literal["horovodrun", "spark", "single"] = Field(
+        description="horovodrun, spark (horovod.spark.run in the executors) or single (one process)"
+    )
+    ranks: int = Field(ge=1, description="processes that train together")
+    hosts: str | None = Field(description="horovodrun's -H, e.g. a:4,b:4; null is this machine")
+    threads_per_rank: int = Field(ge=1, description="CPU threads of a rank")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes CUDA where there is one")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        description="of activations; auto is bf16 on a GPU and float32 on a CPU"
+    )
+    seed: int = Field(description="same seed, ranks and table: same weights")
+    per_rank_batch_size: int = Field(ge=1, description="windows a rank takes a step")
+    max_epochs: int = Field(ge=1, description="passes over the windows at most")
+    patience: int = Field(ge=1, description="epochs without a better validation before the end")
+    learning_rate: float = Field(gt=0, description="of Adam, after warm-up")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    final_learning_rate_share: float = Field(
+        ge=0, le=1, description="share of the learning rate left at the last step (cosine decay)"
+    )
+    weight_average_decay: float = Field(
+        ge=0, lt=1, description="of the moving average of weights that is evaluated and kept; "
+        "0 keeps the last weights"
+    )
+    gradient_clip_norm: float = Field(gt=0, description="largest L2 norm of the gradient")
+    sampled_softmax_above_items: int = Field(
+        ge=1, description="catalogues larger than this train on sampled negatives"
+    )
+    negatives: int = Field(ge=1, description="sampled negatives a step, shared by the batch")
+    checkpoint_dir: str | None = Field(
+        description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
+    )
+    checkpoint_every_steps: int = Field(ge=1, description="steps between two checkpoints")
+
+
+class Als(Section):
+    rank: int = Field(ge=1, description="latent factors")
+    iterations: int = Field(ge=1, description="alternations")
+    regularization: float = Field(ge=0, description="Spark's regParam")
+    alpha: float = Field(gt=0, description="confidence of implicit feedback")
+
+
+class Evaluate(Section):
+    max_users: int = Field(ge=1, description="held-out users evaluated at most (chosen by hash)")
+    min_history_events: int = Field(ge=0, description="events a user needs before the hold-out")
+    popularity_days: int = Field(
+        ge=1, description="days that popularity counts, for the baseline and the fallback"
+    )
+    bootstrap_samples: int = Field(ge=10, description="resamples of users behind the intervals")
+    als: Als = Field(description="Spark ALS, the baseline")
+
+
+class Score(Section):
+    n: int = Field(ge=1, le=1000, description="items in a list")
+    batch_users: int = Field(ge=1, description="users scored at once in a worker")
+    partitions: int = Field(ge=1, description="tasks of the scoring job")
+
+
+class Tracking(Section):
+    uri: str | None = Field(
+        description="MLflow server or store; null is SQLite under the lake (a local lake)"
+    )
+    experiment: str = Field(min_length=1, description="MLflow experiment")
+    model_name: str = Field(min_length=1, description="registered model")
+    timeout_seconds: int = Field(ge=1, description="wait for a server before giving up")
+
+
+class Settings(Section):
+    """All settings of a night."""
+
+    lake: Lake
+    spark: Spark
+    input: Input
+    generate: Generate
+    ingest: Ingest
+    silver: Silver
+    privacy: Privacy
+    gold: Gold
+    feed: Feed
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    score: Score
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Settings:
+        buckets = self.gold.length_buckets
+        if list(buckets) != sorted(set(buckets)) or buckets[-1] != self.gold.sequence_length:
+            raise ValueError(
+                f"gold.length_buckets={list(buckets)} must ascend and end with "
+                f"gold.sequence_length={self.gold.sequence_length}"
+            )
+        if self.model.dims % self.model.heads:
+            raise ValueError(
+                f"model.heads={self.model.heads} must divide model.dims={self.model.dims}"
+            )
+        if self.train.launcher == "single" and self.train.ranks != 1:
+            raise ValueError(
+                f"train.launcher=single needs train.ranks=1, not {self.train.ranks}"
+            )
+        if self.generate.users <= self.generate.categories // 2:
+            raise ValueError("generate.users must be more than half of generate.categories")
+        return self
+
+
+def conf_dir() -> Path:
+    """The folder with ``base.yaml``: beside the package in a clone, else where it was installed."""
+    beside = Path(__file__).resolve().parent.parent / "conf"
+    return beside if (beside / "base.yaml").exists() else Path(sys.prefix) / "share/recsys/conf"
+
+
+def load_settings(
+    conf: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    suited: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read ``base.yaml``, lay ``conf`` and then ``section.key=value`` overrides over it.
+
+    Args:
+        conf: a YAML file with differences; ``None`` takes ``local.yaml``.
+        overrides: e.g. ``["train.ranks=4", "lake.root=/data/lake"]``, values in YAML.
+        suited: what suits the log (``settings`` of its format), right above ``base.yaml``.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, a key is unknown, a value is not allowed.
+    """
+    merged = _read_yaml(conf_dir() / "base.yaml")
+    sources = dict.fromkeys(_leaves(merged), "conf/base.yaml")
+    layers = [("settings of the log's format", dict(suited or {}))]
+    layers += [(str(conf or "conf/local.yaml"), _read_yaml(_find_conf(conf)))]
+    layers += [("command line", _parse_override(text)) for text in overrides]
+    for name, layer in layers:
+        _check_keys(layer, Settings, where=name)
+        sources.update(dict.fromkeys(_leaves(layer), name))
+        merged = _merge(merged, layer)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error, sources) from None
+
+
+def describe_settings() -> list[tuple[str, str, Any, str]]:
+    """Every setting as (key, type, default, meaning), for ``recsys config`` and the docs."""
+    base = _read_yaml(conf_dir() / "base.yaml")
+    rows: list[tuple[str, str, Any, str]] = []
+    _describe(Settings, base, "", rows)
+    return rows
+
+
+def _describe(
+    kind: type[BaseModel], values: Mapping[str, Any], prefix: str, rows: list[Any]
+) -> None:
+    for name, spec in kind.model_fields.items():
+        key, value = prefix + name, values.get(name)
+        nested = _section_of(spec.annotation)
+        if nested is not None:
+            _describe(nested, value or {}, key + ".", rows)
+        else:
+            rows.append((key, _type_name(spec.annotation), value, spec.description or ""))
+
+
+def _type_name(annotation: Any) -> str:
+    if annotation in (int, float, str, bool):
+        return str(annotation.__name__)
+    if str(annotation).startswith("typing.Literal"):
+        return " | ".join(get_args(annotation))
+    return str(annotation).replace("NoneType", "null").replace("None", "null")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_section else None
+
+
+def _find_conf(conf: str | Path | None) -> Path:
+    if conf is None:
+        return conf_dir() / "local.yaml"
+    path = Path(conf)
+    shipped = conf_dir() / path.name
+    return shipped if not path.exists() and shipped.exists() else path
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(p.name for p in conf_dir().glob("*.yaml"))
+        raise ConfigError(
+            f"config file {path} does not exist", do=f"shipped ones: {', '.join(known)}"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path} can't be read: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"config file {path} must hold sections, not a {type(content).__name__}")
+    return content
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or "." not in key:
+        raise ConfigError(f"override {text!r} is not of the form section.key=value")
+    try:
+        layer: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        layer = value
+    for part in reversed(key.strip().split(".")):
+        layer = {part: layer}
+    return dict(layer)
+
+
+def _check_keys(layer: Mapping[str, Any], kind: type[BaseModel], where: str, at: str = "") -> None:
+    for name, value in layer.items():
+        if name not in kind.model_fields:
+            known = [at + field for field in kind.model_fields]
+            near = difflib.get_close_matches(at + str(name), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown setting {at}{name}", where=where, do=hint)
+        nested = _section_of(kind.model_fields[name].annotation)
+        if nested is not None:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{at}{name} is a section, not a value: {value!r}", where=where)
+            _check_keys(value, nested, where, f"{at}{name}.")
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        both = isinstance(old, dict) and isinstance(value, Mapping)
+        merged[name] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name, value in tree.items():
+        key = prefix + str(name)
+        found += _leaves(value, key + ".") if isinstance(value, Mapping) else [key]
+    return found
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if not key:
+        return ConfigError(first["msg"].removeprefix("Value error, "))
+    if first["type"] == "missing":
+        return ConfigError(f"{key} is missing", where="conf/base.yaml", do="give it a value")
+    meaning = next((row[3] for row in describe_settings() if row[0] == key), "")
+    allowed = first["msg"][0].lower() + first["msg"][1:]
+    return ConfigError(
+        f"{key}={first['input']!r} is not allowed: {allowed}",
+        where=sources.get(key, ""),
+        do=f"{key}: {meaning}" if meaning else "",
+    )
+
+
+def local_lake_path(root: str) -> Path | None:
+    """The lake's folder when it lies on this machine (or a mounted file system), else ``None``."""
+    scheme, separator, rest = root.partition("://")
+    if separator and scheme != "file":
+        return None
+    return Path(os.path.abspath(rest if separator else root.removeprefix("file:")))

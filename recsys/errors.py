@@ -1,0 +1,56 @@
+"""Errors meant for people: what is wrong, where, and what to do about it."""
+
+
+class RecsysError(Exception):
+    """An error whose message is complete: the command line prints it without a stack trace.
+
+    Args:
+        what: what is wrong, with the offending value.
+        where: file, line, table or version; empty when ``what`` already says it.
+        do: the next thing for the reader to type or change.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        self.what, self.where, self.do = what, where, do
+        lines = [what]
+        if where:
+            lines.append(f"  where: {where}")
+        if do:
+            lines.append(f"  do:    {do}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Spark and Horovod send errors between processes; keyword arguments need help to travel.
+        return (_rebuild, (type(self), self.what, self.where, self.do))
+
+
+def _rebuild(kind: type[RecsysError], what: str, where: str, do: str) -> RecsysError:
+    return kind(what, where=where, do=do)
+
+
+class ConfigError(RecsysError):
+    """A setting is unknown, has the wrong type, or contradicts another one."""
+
+    exit_code = 2
+
+
+class InputError(RecsysError):
+    """The raw log is missing, unreadable, or not of the declared format."""
+
+
+class LakeError(RecsysError):
+    """A table is missing, corrupt, or written by a newer version of this project."""
+
+
+class TrainingError(RecsysError):
+    """Training could not start or a rank ended early."""
+
+
+class TrackingError(RecsysError):
+    """The MLflow server or its store cannot be reached, or lacks what was asked for."""
+
+
+class PublishError(RecsysError):
+    """New lists are incomplete or wrong; the lists published before stay live."""

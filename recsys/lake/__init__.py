@@ -1,0 +1,1 @@
+"""Spark and Delta: raw logs to bronze, silver and gold, and the published lists."""

@@ -1,0 +1,130 @@
+"""Finding raw files on any file system that Spark can read (local, HDFS, S3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import PurePosixPath
+
+from pyspark.sql import SparkSession
+
+from recsys.errors import InputError
+from recsys.lake.formats import LogFormat
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file: full ``url``, ``name`` relative to the input, size in bytes, change time."""
+
+    url: str
+    name: str
+    size: int
+    modified_ms: int
+
+
+def find_files(
+    spark: SparkSession, log: LogFormat, root: str, since: date | None, run_date: date
+) -> list[RawFile]:
+    """The raw files that the night of ``run_date`` reads, by name.
+
+    A daily log is read from the day after ``since`` (the last night; ``None``: from the start)
+    to ``run_date``, so that a missed night is caught up; a snapshot is read whole.
+
+    Raises:
+        InputError: the path is missing, is not readable, holds no file, or none for the date.
+    """
+    base = _require(spark, root)
+    if log.layout == "snapshot":
+        single = not base.is_folder
+        found = base.glob("") if single else base.glob(log.files)
+        if not found:
+            raise InputError(
+                f"no file matches {log.files!r}",
+                where=root,
+                do="check input.path, or the pattern `files` in the log's format",
+            )
+        return found
+    return _find_daily(base, log, since, run_date)
+
+
+def _find_daily(
+    base: _Folder, log: LogFormat, since: date | None, run_date: date
+) -> list[RawFile]:
+    prefix, suffix = log.files.split("{date}", 1)
+    found, days = [], []
+    for file in base.glob(f"{prefix}*{suffix}"):
+        text = file.name[len(prefix) : len(prefix) + 10]
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            continue
+        days.append(day)
+        if day <= run_date and (since is None or day > since):
+            found.append((day, file))
+    if not days:
+        raise InputError(
+            f"no file matches {log.files!r}",
+            where=base.root,
+            do="an empty folder? check input.path, or the pattern `files` in the log's format",
+        )
+    if run_date not in {day for day, _ in found}:
+        raise InputError(
+            f"no data for {run_date}",
+            where=f"{base.root}/{log.files.replace('{date}', str(run_date))}",
+            do=f"the log has {min(days)} to {max(days)}; wait for the day or choose another --date",
+        )
+    return [file for _, file in sorted(found, key=lambda pair: pair[1].name)]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    spark: SparkSession
+    root: str
+    is_folder: bool
+
+    def glob(self, pattern: str) -> list[RawFile]:
+        """Files (not hidden ones) that match ``pattern`` under the root, by name."""
+        path = _path(self.spark, f"{self.root}/{pattern}" if pattern else self.root)
+        fs = _file_system(self.spark, path)
+        top = str(fs.makeQualified(_path(self.spark, self.root)).toString()).rstrip("/")
+        files = []
+        for status in fs.globStatus(path) or []:
+            url = str(status.getPath().toString())
+            hidden = PurePosixPath(url).name.startswith(("_", "."))
+            if status.isFile() and not hidden:
+                name = url.removeprefix(top).lstrip("/") or PurePosixPath(url).name
+                files.append(RawFile(url, name, status.getLen(), status.getModificationTime()))
+        return sorted(files, key=lambda file: file.name)
+
+
+def _require(spark: SparkSession, root: str) -> _Folder:
+    path = _path(spark, root)
+    try:
+        status = _file_system(spark, path).getFileStatus(path)
+        folder = _Folder(spark, root.rstrip("/"), bool(status.isDirectory()))
+        folder.glob("*")
+        return folder
+    except Exception as error:
+        if "FileNotFoundException" in str(error):
+            raise InputError(
+                "the input path does not exist", where=root, do="check --input (input.path)"
+            ) from None
+        if "Permission denied" in str(error) or "AccessControlException" in str(error):
+            raise InputError(
+                "no permission to read the input", where=root, do="give the job's user read access"
+            ) from None
+        raise
+
+
+def _path(spark: SparkSession, text: str):  # type: ignore[no-untyped-def]
+    return spark.sparkContext._jvm.org.apache.hadoop.fs.Path(text)  # type: ignore[union-attr]
+
+
+def _file_system(spark: SparkSession, path):  # type: ignore[no-untyped-def]
+    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())  # type: ignore[union-attr]
+
+
+def is_file(spark: SparkSession, root: str) -> bool:
+    """Whether the input is one file, not a folder."""
+    path = _path(spark, root)
+    return bool(_file_system(spark, path).isFile(path))

@@ -1,0 +1,154 @@
+"""Events to sequences: what a model trains on, what it scores, and what it is compared on.
+
+Everything here maps DataFrames to DataFrames and works on one grouped history a user, so that
+the events are shuffled once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys import schemas
+from recsys.config import Gold
+
+HISTORY = "_history"
+_CUTOFF_PART = "_before"
+
+
+def build_histories(events: DataFrame) -> DataFrame:
+    """One row a user: all events, oldest first, runs of the same item kept once (the last).
+
+    Args:
+        events: user_idx, user_id, item_idx, code, event_ts.
+
+    Returns:
+        user_idx, user_id, _history: array<struct<micros, item, code>>.
+    """
+    event = F.struct(
+        F.unix_micros(schemas.EVENT_TS).alias("micros"),
+        F.col(schemas.ITEM_IDX).alias("item"),
+        F.col("code"),
+    )
+    ordered = events.groupBy(schemas.USER_IDX, schemas.USER_ID).agg(
+        F.sort_array(F.collect_list(event)).alias(HISTORY)
+    )
+    # Of view, click, purchase of one item in a row the last says most; the model then predicts
+    # the next different item instead of the obvious repeat.
+    last_of_run = F.expr(
+        f"filter({HISTORY}, (e, i) -> i = size({HISTORY}) - 1 or get({HISTORY}, i + 1).item <> e.item)"
+    )
+    return ordered.withColumn(HISTORY, last_of_run)
+
+
+def build_sequences(histories: DataFrame, gold: Gold) -> DataFrame:
+    """gold/sequences: the last ``sequence_length`` events of every user, with all seen items."""
+    recent = _last(F.col(HISTORY), gold.sequence_length)
+    return histories.withColumn("_recent", recent).select(
+        schemas.USER_IDX,
+        schemas.USER_ID,
+        *_arrays("_recent"),
+        F.size(HISTORY).alias(schemas.LENGTH),
+        _distinct_items(HISTORY).alias(schemas.SEEN_ITEMS),
+        _bucket(F.size("_recent"), gold.length_buckets).alias(schemas.BUCKET),
+    )
+
+
+def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:
+    """gold/training_sequences: what happened before ``cutoff``, cut into windows.
+
+    A window holds up to sequence_length + 1 events: the first ones are inputs, each one's next
+    is its target. Neighbouring windows share one event, so every transition is a target once.
+    Arrays get zeros in front up to their bucket's length + 1.
+    """
+    length = gold.sequence_length
+    before = histories.select(schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART)).where(
+        F.size(_CUTOFF_PART) >= 2
+    )
+    windows = F.least(
+        F.ceil((F.size(_CUTOFF_PART) - 1) / length), F.lit(gold.max_windows_per_user)
+    )
+    numbered = before.withColumn(
+        schemas.WINDOW, F.explode(F.sequence(F.lit(0), windows.cast("int") - 1))
+    )
+    end = F.size(_CUTOFF_PART) - F.col(schemas.WINDOW) * length
+    start = F.greatest(end - length - 1, F.lit(0))
+    cut = numbered.withColumn("_cut", F.slice(_CUTOFF_PART, start + 1, end - start))
+    bucket = _bucket(F.size("_cut") - 1, gold.length_buckets) + 1
+    sized = cut.withColumn(schemas.LENGTH, F.size("_cut")).withColumn(schemas.BUCKET, bucket)
+    share = F.pmod(F.xxhash64(schemas.USER_IDX, F.lit("validation")), F.lit(1_000_000)) / 1_000_000
+    return sized.select(
+        schemas.USER_IDX,
+        schemas.WINDOW,
+        *_arrays("_cut", padded=True),
+        schemas.LENGTH,
+        F.when(share < gold.validation_share, schemas.VALIDATION_SPLIT)
+        .otherwise(schemas.TRAIN_SPLIT)
+        .alias(schemas.SPLIT),
+        schemas.BUCKET,
+    )
+
+
+def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:
+    """gold/holdout: users with items they first touched at or after ``cutoff``."""
+    micros = _micros(cutoff)
+    after = F.filter(HISTORY, lambda e: e["micros"] >= micros)
+    split = histories.select(
+        schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART), after.alias("_after")
+    ).where(F.size("_after") > 0)
+    seen = _distinct_items(_CUTOFF_PART)
+    return (
+        split.withColumn("_recent", _last(F.col(_CUTOFF_PART), gold.sequence_length))
+        .select(
+            schemas.USER_IDX,
+            F.transform("_recent", lambda e: e["item"]).alias(schemas.ITEMS),
+            F.size(_CUTOFF_PART).alias(schemas.LENGTH),
+            seen.alias(schemas.SEEN_ITEMS),
+            F.array_except(_distinct_items("_after"), seen).alias(schemas.TARGETS),
+        )
+        .where(F.size(schemas.TARGETS) > 0)
+    )
+
+
+def _before(cutoff: datetime) -> Column:
+    micros = _micros(cutoff)
+    return F.filter(HISTORY, lambda e: e["micros"] < micros)
+
+
+def _micros(moment: datetime) -> Column:
+    return F.lit(int(moment.timestamp()) * 1_000_000)
+
+
+def _last(events: Column, length: int) -> Column:
+    return F.slice(events, F.greatest(F.size(events) - length + 1, F.lit(1)), length)
+
+
+def _distinct_items(events: str) -> Column:
+    return F.array_sort(F.array_distinct(F.transform(events, lambda e: e["item"])))
+
+
+def _arrays(events: str, padded: bool = False) -> list[Column]:
+    def column(field: str, name: str, zero: Column) -> Column:
+        values = F.transform(events, lambda e: e[field])
+        if field == "micros":
+            values = F.transform(events, lambda e: F.floor(e["micros"] / 1_000_000))
+        if padded:
+            gap = F.col(schemas.BUCKET) - F.col(schemas.LENGTH)
+            values = F.concat(F.array_repeat(zero, gap), values)
+        return values.alias(name)
+
+    zero, long_zero = F.lit(0), F.lit(0).cast("bigint")
+    return [
+        column("item", schemas.ITEMS, zero),
+        column("code", schemas.EVENT_TYPES, zero),
+        column("micros", schemas.EVENT_TIMES, long_zero),
+    ]
+
+
+def _bucket(size: Column, buckets: tuple[int, ...]) -> Column:
+    chosen = F.lit(buckets[-1])
+    for bucket in reversed(buckets[:-1]):
+        chosen = F.when(size <= bucket, F.lit(bucket)).otherwise(chosen)
+    return chosen

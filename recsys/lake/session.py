@@ -1,0 +1,82 @@
+"""The Spark session of a job: one place that knows Delta's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from recsys.config import Settings, conf_dir
+from recsys.errors import LakeError
+
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    # Small files are the enemy of a lake; a night writes few rows to most partitions.
+    "spark.databricks.delta.snapshotPartitions": "4",
+}
+_ALWAYS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+    # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.
+    "spark.sql.catalogImplementation": "in-memory",
+}
+
+
+def build_session(settings: Settings, name: str) -> SparkSession:
+    """Start (or join) the Spark session with Delta enabled.
+
+    Raises:
+        LakeError: Java is missing, the master cannot be reached, or Delta's jars are missing.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(name)
+    if settings.spark.master:
+        builder = builder.master(settings.spark.master)
+        if settings.spark.master.startswith("local"):
+            # One machine: no service of this session needs to be reachable from another one.
+            builder = builder.config("spark.driver.host", "127.0.0.1")
+            builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
+            builder = builder.config("spark.ui.enabled", "false")
+    log4j = conf_dir() / "log4j2.properties"
+    options = {
+        **_DELTA,
+        **_ALWAYS,
+        "spark.driver.memory": settings.spark.driver_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        **settings.spark.extra,
+    }
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    try:
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        _check_delta(session)
+    except LakeError:
+        raise
+    except Exception as error:
+        raise LakeError(
+            f"Spark did not start: {str(error).splitlines()[0]}",
+            where=f"master {settings.spark.master or 'of spark-submit'}",
+            do="check that `java -version` says 17 or 21 and that the master is reachable",
+        ) from error
+    return session
+
+
+def _check_delta(session: SparkSession) -> None:
+    loader = session.sparkContext._jvm.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
+    try:
+        loader.loadClass("io.delta.sql.DeltaSparkSessionExtension")
+    except Exception:
+        jars = Path(os.environ.get("SPARK_HOME", "")) / "jars"
+        raise LakeError(
+            "Delta's jars are not on Spark's class path",
+            where=str(jars),
+            do="run `make setup`, or submit with --packages io.delta:delta-spark_2.13:4.0.1",
+        ) from None

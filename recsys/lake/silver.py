@@ -1,0 +1,204 @@
+"""Bronze to silver: each record becomes an event, a duplicate or a reject, and they add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from recsys import schemas
+from recsys.errors import InputError, LakeError
+from recsys.lake.bronze import drop_headers, read_header
+from recsys.lake.catalogue import update_titles
+from recsys.lake.formats import LogFormat
+from recsys.lake.indices import append_new_ids
+from recsys.lake.parse import parse_records
+from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
+from recsys.lake.tables import Lake
+
+_DUPLICATE = "_duplicate"
+
+
+@dataclass(frozen=True)
+class SilverCounts:
+    """What became of the records of a night; ``read = events + duplicates + rejects``."""
+
+    read: int
+    events: int
+    duplicates: int
+    rejects: int
+    late: int
+    new_users: int
+    new_items: int
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def build_silver(lake: Lake, log: LogFormat, input_root: str | None, run_date: date) -> SilverCounts:
+    """Turn the night's bronze records into events, rejects and new ids.
+
+    Every write replaces what an earlier try of the same night wrote, so a re-run changes nothing.
+
+    Raises:
+        InputError: no records, wrong columns, or more rejects than ``ingest.max_reject_share``.
+        LakeError: the counts do not add up, or the pseudonym key is another one.
+    """
+    key = load_key(lake.settings)
+    check_key(lake, key)
+    night = F.col(schemas.INGEST_DATE) == F.lit(run_date)
+    bronze = lake.read(schemas.BRONZE_EVENTS).where(night)
+    header = read_header(bronze, log)
+    records = drop_headers(bronze, log)
+    tolerance = lake.settings.silver.future_tolerance_seconds
+    parsed = parse_records(records, log, header, run_date, tolerance)
+    marked = _mark_duplicates(lake, add_pseudonyms(parsed, key), run_date)
+    marked = marked.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        reasons, duplicates, events, late = _count(marked, run_date)
+        rejects = _write_rejects(lake, marked, run_date)
+        read = sum(reasons.values()) + duplicates + events
+        _check_rejects(lake, log, read, reasons, run_date)
+        good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
+        if key is not None:
+            _append_vault(lake, good)
+        new_users = append_new_ids(lake, schemas.SILVER_USERS, _first_seen(good, schemas.USER_ID), schemas.USER_IDX)
+        items = _first_seen(good, schemas.ITEM_ID).withColumns(
+            {
+                schemas.TITLE: F.lit(None).cast("string"),
+                schemas.ATTRIBUTES: F.lit(None).cast("map<string,string>"),
+            }
+        )
+        new_items = append_new_ids(lake, schemas.SILVER_ITEMS, items, schemas.ITEM_IDX)
+        update_titles(lake, log, input_root)
+        written = lake.replace(
+            schemas.SILVER_EVENTS,
+            good.repartition(F.col(schemas.EVENT_DATE)),
+            f"{schemas.INGEST_DATE} = '{run_date}'",
+        ).rows
+        counts = SilverCounts(read, written, duplicates, rejects, late, new_users, new_items, reasons)
+        _reconcile(counts, records.count())
+        return counts
+    finally:
+        marked.unpersist()
+
+
+def _mark_duplicates(lake: Lake, parsed: DataFrame, run_date: date) -> DataFrame:
+    """Add event_id, event_date and whether an earlier record says the same.
+
+    A duplicate repeats the same user, item and type within ``silver.near_duplicate_seconds`` of
+    the record before it, or equals an event that another night brought.
+    """
+    content = [
+        schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, schemas.EVENT_TS, schemas.RATING,
+        schemas.VALUE,
+    ]  # fmt: skip
+    texts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in content]
+    events = parsed.withColumns(
+        {
+            schemas.EVENT_ID: F.md5(F.concat_ws("\u001f", *texts)),
+            schemas.EVENT_DATE: F.to_date(schemas.EVENT_TS),
+        }
+    )
+    # Rejects go to groups of their own line, so that a flood of nulls is no skewed key.
+    rejected = F.when(F.col(schemas.REASON).isNotNull(), F.col(schemas.SOURCE_OFFSET))
+    same = Window.partitionBy(
+        schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, rejected
+    ).orderBy(schemas.EVENT_TS, schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
+    gap = F.unix_micros(schemas.EVENT_TS) - F.lag(F.unix_micros(schemas.EVENT_TS)).over(same)
+    near = gap <= lake.settings.silver.near_duplicate_seconds * 1_000_000
+    marked = events.withColumn(
+        _DUPLICATE, F.coalesce(near, F.lit(False)) & F.col(schemas.REASON).isNull()
+    )
+    if not lake.exists(schemas.SILVER_EVENTS):
+        return marked
+    keys = [schemas.EVENT_DATE, schemas.EVENT_ID]
+    others = lake.read(schemas.SILVER_EVENTS).where(F.col(schemas.INGEST_DATE) != F.lit(run_date))
+    known = others.select(*keys, F.lit(True).alias("_known"))
+    again = F.col("_known").isNotNull() & F.col(schemas.REASON).isNull()
+    return (
+        marked.join(known, keys, "left")
+        .withColumn(_DUPLICATE, F.col(_DUPLICATE) | again)
+        .drop("_known")
+    )
+
+
+def _count(marked: DataFrame, run_date: date) -> tuple[dict[str, int], int, int, int]:
+    late = F.coalesce(F.col(schemas.EVENT_DATE) < F.lit(run_date), F.lit(False))
+    rows = (
+        marked.groupBy(schemas.REASON, _DUPLICATE)
+        .agg(F.count(F.lit(1)), F.sum(late.cast("long")))
+        .collect()
+    )
+    reasons = {reason: count for reason, _, count, _ in rows if reason is not None}
+    duplicates = sum(count for reason, again, count, _ in rows if reason is None and again)
+    good = [(count, late) for reason, again, count, late in rows if reason is None and not again]
+    return reasons, duplicates, sum(c for c, _ in good), sum(n for _, n in good)
+
+
+def _write_rejects(lake: Lake, marked: DataFrame, run_date: date) -> int:
+    rejects = marked.where(F.col(schemas.REASON).isNotNull())
+    where = f"{schemas.INGEST_DATE} = '{run_date}'"
+    return lake.replace(schemas.BRONZE_REJECTS, rejects, where).rows
+
+
+def _check_rejects(
+    lake: Lake, log: LogFormat, read: int, reasons: dict[str, int], run_date: date
+) -> None:
+    if read == 0:
+        raise InputError(
+            f"no records were ingested for {run_date}",
+            where=lake.path(schemas.BRONZE_EVENTS),
+            do=f"run ingest for {run_date} first",
+        )
+    limit = lake.settings.ingest.max_reject_share
+    counted = {r: n for r, n in reasons.items() if r not in log.tolerated_rejects}
+    tolerated = sum(reasons.values()) - sum(counted.values())
+    if tolerated == read:
+        raise InputError(
+            f"no data up to {run_date}: all {read} records are later",
+            do="choose a later --date, or check the log's `timestamp` format",
+        )
+    share = sum(counted.values()) / (read - tolerated)
+    if share <= limit:
+        return
+    worst = max(counted, key=lambda reason: counted[reason])
+    example = (
+        lake.read(schemas.BRONZE_REJECTS)
+        .where((F.col(schemas.INGEST_DATE) == F.lit(run_date)) & (F.col(schemas.REASON) == worst))
+        .orderBy(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
+        .select(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
+        .first()
+    )
+    assert example is not None, "the reason was counted"
+    listed = ", ".join(f"{r} {n}" for r, n in sorted(counted.items(), key=lambda x: -x[1]))
+    raise InputError(
+        f"{share:.1%} of {read} records were rejected, allowed are {limit:.1%}: {listed}",
+        where=f"first {worst}: {example[0]}:{example[1]}; all in {lake.path(schemas.BRONZE_REJECTS)}",
+        do="check that the log has the format's columns (conf/formats), or raise "
+        "ingest.max_reject_share; nothing was published",
+    )
+
+
+def _append_vault(lake: Lake, good: DataFrame) -> None:
+    pairs = good.select(schemas.RAW_USER_ID, schemas.USER_ID).distinct()
+    known = lake.read(schemas.SILVER_USER_VAULT).select(schemas.RAW_USER_ID)
+    fresh = pairs.join(known, schemas.RAW_USER_ID, "left_anti")
+    if not fresh.isEmpty():
+        lake.append(schemas.SILVER_USER_VAULT, fresh)
+
+
+def _first_seen(good: DataFrame, key: str) -> DataFrame:
+    return good.groupBy(key).agg(F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN))
+
+
+def _reconcile(counts: SilverCounts, read: int) -> None:
+    parts = counts.events + counts.duplicates + counts.rejects
+    if read != parts or read != counts.read:
+        raise LakeError(
+            f"records do not add up: read {read} ≠ events {counts.events} + duplicates "
+            f"{counts.duplicates} + rejects {counts.rejects}",
+            where="build_silver",
+            do="run the night again; if it stays, the bronze table was changed while it ran",
+        )

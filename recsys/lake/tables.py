@@ -1,0 +1,149 @@
+"""Reading and writing the lake's tables: one thin layer over Delta, by path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys import schemas
+from recsys.config import Settings
+from recsys.errors import LakeError
+from recsys.schemas import Table
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write left behind: the table's new version and the rows written."""
+
+    version: int
+    rows: int
+
+
+class Lake:
+    """The tables under ``lake.root``."""
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark = spark
+        self.settings = settings
+
+    def path(self, table: Table) -> str:
+        """Where the table lies."""
+        vault = self.settings.lake.vault_root
+        if table is schemas.SILVER_USER_VAULT and vault:
+            return vault
+        return f"{self.settings.lake.root.rstrip('/')}/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table was ever written.
+
+        Raises:
+            LakeError: the table's folder is there, but its Delta log cannot be read.
+        """
+        try:
+            return bool(DeltaTable.isDeltaTable(self.spark, self.path(table)))
+        except Exception as error:
+            raise self._unreadable(table, error) from error
+
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """The table's rows at ``version`` (``None``: the newest); empty if it was never written.
+
+        Raises:
+            LakeError: the Delta log or the wanted version cannot be read.
+        """
+        if not self.exists(table):
+            return self.spark.createDataFrame([], table.ddl)
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        try:
+            return reader.load(self.path(table))
+        except Exception as error:
+            raise self._unreadable(table, error) from error
+
+    def version(self, table: Table) -> int:
+        """Newest version of the table, -1 if it was never written."""
+        return self._last_commit(table).version if self.exists(table) else -1
+
+    def replace(
+        self,
+        table: Table,
+        rows: DataFrame,
+        where: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Commit:
+        """Replace the whole table, or the rows that match ``where``, in one commit."""
+        writer = self._shape(table, rows).write.format("delta").mode("overwrite")
+        if self.exists(table) and where:
+            writer = writer.option("replaceWhere", where)
+        elif table.partition_by:
+            writer = writer.partitionBy(*table.partition_by)
+        return self._save(table, writer.options(**(options or {})))
+
+    def append(self, table: Table, rows: DataFrame) -> Commit:
+        """Add rows in one commit; the caller knows that their keys are new."""
+        writer = self._shape(table, rows).write.format("delta").mode("append")
+        if table.partition_by:
+            writer = writer.partitionBy(*table.partition_by)
+        return self._save(table, writer)
+
+    def delta(self, table: Table) -> DeltaTable:
+        """Delta's own handle, for MERGE and history."""
+        return DeltaTable.forPath(self.spark, self.path(table))
+
+    def _shape(self, table: Table, rows: DataFrame) -> DataFrame:
+        return rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
+
+    def _save(self, table: Table, writer) -> Commit:  # type: ignore[no-untyped-def]
+        try:
+            writer.save(self.path(table))
+        except Exception as error:
+            raise explain_write(table.name, self.path(table), error) from error
+        return self._last_commit(table)
+
+    def _last_commit(self, table: Table) -> Commit:
+        try:
+            last = self.delta(table).history(1).select("version", "operationMetrics").first()
+        except Exception as error:
+            raise self._unreadable(table, error) from error
+        assert last is not None, "a Delta table has at least one commit"
+        return Commit(int(last[0]), int((last[1] or {}).get("numOutputRows", 0)))
+
+    def _unreadable(self, table: Table, error: Exception) -> LakeError:
+        return LakeError(
+            f"table {table.name} can't be read: {first_line(error)}",
+            where=self.path(table),
+            do="restore the table's _delta_log from a backup; the files of the log are named by "
+            "version, and the message says which one is broken or missing",
+        )
+
+
+def explain_write(name: str, path: str, error: Exception) -> LakeError:
+    """Turn what Spark says of a failed write into something to act on."""
+    text = str(error) + str(error.__cause__ or "")
+    if "No space left on device" in text:
+        return LakeError(
+            f"the disk is full: table {name} was not written, what was there before is intact",
+            where=path,
+            do="free some space and run the same command again",
+        )
+    if "Permission denied" in text or "AccessDenied" in text or "Mkdirs failed" in text:
+        return LakeError(
+            f"no permission to write table {name}",
+            where=path,
+            do="give the user that runs the job write access, or set lake.root elsewhere",
+        )
+    return LakeError(f"table {name} could not be written: {first_line(error)}", where=path)
+
+
+def first_line(error: BaseException) -> str:
+    """The part of a Spark error that a person reads, without the stack trace."""
+    text = str(error)
+    if isinstance(error, PySparkException):
+        text = error.getMessage() or text
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:500] if lines else type(error).__name__

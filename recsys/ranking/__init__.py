@@ -1,0 +1,1 @@
+"""Pure functions on arrays: exact top-n and ranking metrics, shared by evaluation and scoring."""

@@ -1,0 +1,76 @@
+"""What a scoring worker needs, as one file that Spark sends to every executor once."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from recsys.bundle import load_bundle
+
+_CATALOGUE = "catalogue.npz"
+_BUNDLE = "bundle"
+
+
+@dataclass(frozen=True)
+class ScoringPack:
+    """A loaded pack.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        item_ids: item ids as the log wrote them, [items + 1]; entry 0 is padding.
+        popularity: float32 [items + 1], for the fallback; 0 is no candidate.
+    """
+
+    model: torch.nn.Module
+    item_ids: pa.Array
+    popularity: npt.NDArray[np.float32]
+
+
+def write_pack(
+    path: Path, bundle: Path, item_ids: list[str], popularity: npt.NDArray[np.float32]
+) -> None:
+    """Write the model bundle and the catalogue into one tar file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, item_ids=np.array(item_ids, dtype=str), popularity=popularity)
+    with tarfile.open(path, "w") as tar:
+        tar.add(bundle, _BUNDLE)
+        info = tarfile.TarInfo(_CATALOGUE)
+        info.size = buffer.tell()
+        buffer.seek(0)
+        tar.addfile(info, buffer)
+
+
+@functools.lru_cache(maxsize=1)
+def load_pack(path: str) -> ScoringPack:
+    """Unpack and load, once a worker process; its threads are one a Spark task."""
+    torch.set_num_threads(1)
+    folder = _unpack(Path(path))
+    model, _ = load_bundle(folder / _BUNDLE, "cpu")
+    with np.load(folder / _CATALOGUE) as catalogue:
+        item_ids = pa.array(catalogue["item_ids"].tolist(), pa.string())
+        return ScoringPack(model, item_ids, catalogue["popularity"])
+
+
+def _unpack(path: Path) -> Path:
+    folder = path.with_suffix(".unpacked")
+    if not folder.exists():
+        temporary = Path(tempfile.mkdtemp(dir=path.parent))
+        with tarfile.open(path) as tar:
+            tar.extractall(temporary, filter="data")
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            # Another worker of this machine was first; its copy is the same.
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder

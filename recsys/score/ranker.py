@@ -1,0 +1,131 @@
+"""From histories to lists: the one path that evaluation and production share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.ranking.top_n import rank_items
+
+MODEL_REASON = "model"
+POPULAR_REASON = "popular"
+
+_SCORES_AT_ONCE = 32_000_000
+IntArray = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Ranked lists; a list is shorter only where the catalogue has too few unseen items.
+
+    Attributes:
+        items: item_idx, int64 [users, n], best first; 0 = no item.
+        scores: float32 [users, n]; for fallback items the popularity.
+        from_model: bool [users, n]; False marks an item of the popularity fallback.
+    """
+
+    items: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    from_model: npt.NDArray[np.bool_]
+
+
+def rank_histories(
+    model: torch.nn.Module,
+    histories: Sequence[IntArray],
+    seen: Sequence[IntArray],
+    popularity: npt.NDArray[np.float32],
+    n: int,
+) -> Lists:
+    """Rank the whole catalogue for each history; popularity fills what the model cannot.
+
+    Args:
+        model: knows ``num_items`` items and takes its last ``max_length`` of a history.
+        histories: item_idx of each user, oldest first; items newer than the model are skipped,
+            and a user without a known item gets the fallback alone.
+        seen: item_idx that must not be recommended to each user.
+        popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
+        n: length of the lists.
+    """
+    size = max(1, _SCORES_AT_ONCE // len(popularity))
+    parts = [
+        _rank(model, histories[at : at + size], seen[at : at + size], popularity, n)
+        for at in range(0, len(histories), size)
+    ]
+    if not parts:
+        empty = np.zeros((0, n))
+        return Lists(empty.astype(np.int64), empty.astype(np.float32), empty.astype(bool))
+    return Lists(
+        np.concatenate([part.items for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.from_model for part in parts]),
+    )
+
+
+def _rank(
+    model: torch.nn.Module,
+    histories: Sequence[IntArray],
+    seen: Sequence[IntArray],
+    popularity: npt.NDArray[np.float32],
+    n: int,
+) -> Lists:
+    num_items = int(model.config.num_items)  # type: ignore[union-attr, arg-type]
+    inputs, known = pad_histories(histories, num_items, int(model.config.max_length))  # type: ignore[union-attr, arg-type]
+    with torch.inference_mode():
+        vectors = model.item_vectors()  # type: ignore[operator]
+        scores = model.encode(torch.from_numpy(inputs).to(vectors.device)) @ vectors.T  # type: ignore[operator]
+        scores[torch.from_numpy(~known)] = -torch.inf
+        candidates = popularity[: num_items + 1] > 0
+        scores[:, : len(candidates)][:, torch.from_numpy(~candidates)] = -torch.inf
+        scores[:, len(candidates) :] = -torch.inf
+        best = rank_items(scores.float(), n, seen)
+    items, values = best.items.cpu().numpy(), best.scores.cpu().numpy()
+    return _fill(items, values, seen, popularity, n)
+
+
+def _fill(
+    items: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    seen: Sequence[IntArray],
+    popularity: npt.NDArray[np.float32],
+    n: int,
+) -> Lists:
+    from_model = items > 0
+    for user in np.flatnonzero(~from_model.all(axis=1)):
+        have = int(from_model[user].sum())
+        taken = np.concatenate([np.asarray(seen[user], dtype=np.int64), items[user, :have]])
+        more = rank_popular(popularity, [taken], n - have)
+        items[user, have:], scores[user, have:] = more.items[0], more.scores[0]
+    return Lists(items, scores, from_model)
+
+
+def rank_popular(
+    popularity: npt.NDArray[np.float32], seen: Sequence[IntArray], n: int
+) -> Lists:
+    """The most popular unseen items of each user, ties by the lower index."""
+    weights = torch.from_numpy(popularity).repeat(len(seen), 1)
+    weights[weights <= 0] = -torch.inf
+    best = rank_items(weights, n, seen)
+    items = best.items.numpy()
+    return Lists(items, best.scores.numpy(), np.zeros(items.shape, dtype=bool))
+
+
+def pad_histories(
+    histories: Sequence[IntArray], num_items: int, max_length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Left-pad the last ``max_length`` known items of each history.
+
+    Returns:
+        int64 [users, longest] (at least one column) and bool [users]: is any item known?
+    """
+    kept = [np.asarray(h, dtype=np.int64) for h in histories]
+    kept = [h[(h > 0) & (h <= num_items)][-max_length:] for h in kept]
+    width = max([1, *map(len, kept)])
+    inputs = np.zeros((len(kept), width), dtype=np.int64)
+    for row, history in zip(inputs, kept, strict=True):
+        if len(history):
+            row[-len(history) :] = history
+    return inputs, np.array([len(h) > 0 for h in kept], dtype=bool)

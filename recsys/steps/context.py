@@ -1,0 +1,106 @@
+"""What a step is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from recsys.config import Settings, local_lake_path
+from recsys.errors import ConfigError, LakeError
+from recsys.lake.formats import LogFormat
+from recsys.lake.operations import SUCCEEDED, StageRun, latest_runs
+from recsys.lake.tables import Lake
+from recsys.schemas import Table
+from recsys.steps import SUMMARIES
+
+
+@dataclass
+class Context:
+    """One night: settings, date, lake, and what its earlier stages have recorded."""
+
+    settings: Settings
+    log: LogFormat
+    run_date: date
+    lake: Lake
+    force: bool = False
+    say: Callable[[str], None] = print
+    runs: dict[str, StageRun] = field(default_factory=dict)
+
+    @property
+    def spark(self) -> SparkSession:
+        return self.lake.spark
+
+    def refresh(self) -> None:
+        """Read what the night's stages have recorded so far."""
+        self.runs = latest_runs(self.lake, self.run_date)
+
+    def done(self, stage: str) -> StageRun:
+        """The recorded success of an earlier stage.
+
+        Raises:
+            LakeError: the stage has not run for this date.
+        """
+        run = self.runs.get(stage)
+        if run is None or run.status != SUCCEEDED:
+            raise LakeError(
+                f"{stage} has not succeeded for {self.run_date}",
+                where=self.settings.lake.root,
+                do=f"run it first: recsys {stage.replace('_', '-')} --date {self.run_date}",
+            )
+        return run
+
+    def written(self, stage: str, table: Table) -> int:
+        """The version of a table that an earlier stage of this night has written."""
+        return self.done(stage).tables_written[table.name]
+
+    def work_folder(self, name: str) -> Path:
+        """A folder of this lake for what is no table: checkpoints, MLflow's default store."""
+        root = local_lake_path(self.settings.lake.root)
+        if root is None:
+            key = {"_checkpoints": "train.checkpoint_dir", "_mlflow": "tracking.uri"}[name]
+            raise ConfigError(
+                f"{key} must be set for a lake that is not a local folder",
+                where=self.settings.lake.root,
+                do="name a folder that all ranks share (train.checkpoint_dir), an MLflow server "
+                "(tracking.uri)",
+            )
+        return root / name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did: rows, table versions, figures to keep, and a line for the terminal."""
+
+    headline: str
+    rows_in: int = 0
+    rows_out: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)
+    tables_read: Mapping[str, int] = field(default_factory=dict)
+    tables_written: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the night.
+
+    Attributes:
+        name: as in ops/runs and ``jobs/``.
+        sections: settings that its result depends on.
+        after: the stage whose result it builds on.
+        run: does the work.
+        inputs: anything else that its result depends on, as text.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    after: str | None
+    run: Callable[[Context], Outcome]
+    inputs: Callable[[Context], str] = lambda _: ""
+
+    @property
+    def summary(self) -> str:
+        return SUMMARIES[self.name]

@@ -1,0 +1,125 @@
+"""How ranks talk to each other: Horovod's ring-allreduce, or one process alone.
+
+The only importer of Horovod. Everything else takes a ``Communicator``, so that sharding and
+loss scaling are tested without processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Communicator(Protocol):
+    """One rank's view of the ranks that train together."""
+
+    @property
+    def rank(self) -> int:
+        """This process, 0 to size - 1."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    @property
+    def local_rank(self) -> int:
+        """This process among those of the same machine; chooses the GPU."""
+
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        """An optimizer that sums gradients over ranks while ``backward`` runs."""
+
+    def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        """Inside the block gradients are summed over ranks and ``optimizer.step`` may be called."""
+
+    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
+        """Give all ranks the weights and the optimizer's state of rank 0."""
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's ``value`` on every rank."""
+
+    def allreduce_sum(self, values: Tensor) -> Tensor:
+        """Sum of ``values`` (any shape, the same on all ranks) over ranks; a new tensor."""
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+    def shutdown(self) -> None:
+        """Leave the ring; nothing may be called afterwards."""
+
+
+class SingleProcess:
+    """The twin without Horovod: one rank, sums are identities."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        return optimizer
+
+    def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
+        return None
+
+    def broadcast_object(self, value: Any) -> Any:
+        return value
+
+    def allreduce_sum(self, values: Tensor) -> Tensor:
+        return values.clone()
+
+    def barrier(self) -> None:
+        return None
+
+    def shutdown(self) -> None:
+        return None
+
+
+class HorovodCommunicator:
+    """Horovod with PyTorch; the process must have been started by one of its launchers."""
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+        self._hvd = hvd
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        # Sum, not the default mean: the loss is already divided by the targets of all ranks.
+        wrapped: Optimizer = self._hvd.DistributedOptimizer(
+            optimizer, named_parameters=model.named_parameters(), op=self._hvd.Sum
+        )
+        return wrapped
+
+    @contextmanager
+    def reduced_gradients(self, optimizer: Optimizer) -> Iterator[None]:
+        # Gradients must be complete before they are clipped, hence the explicit wait.
+        optimizer.synchronize()  # type: ignore[attr-defined]
+        with optimizer.skip_synchronize():  # type: ignore[attr-defined]
+            yield
+
+    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
+        self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+        self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+
+    def broadcast_object(self, value: Any) -> Any:
+        return self._hvd.broadcast_object(value, root_rank=0)
+
+    def allreduce_sum(self, values: Tensor) -> Tensor:
+        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)
+        return reduced
+
+    def barrier(self) -> None:
+        self._hvd.allreduce(torch.zeros(1), name="barrier")
+
+    def shutdown(self) -> None:
+        self._hvd.shutdown()

@@ -1,0 +1,282 @@
+"""The training loop, the same on one process and on many ranks.
+
+The gradient of a step is that of (sum of losses over all ranks) / (targets of all ranks): every
+rank divides its own sum by the common count and Horovod adds gradients up. So N ranks train like
+one rank with an N times larger batch, also where windows or ranks have unequal shares.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys.bundle import BundleInfo, save_bundle
+from recsys.models import SASRecConfig, build_model
+from recsys.models.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
+from recsys.train import validation
+from recsys.train.checkpoint import CheckpointStore
+from recsys.train.communication import Communicator
+from recsys.train.feed import Batch, Feed
+from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.optimization import (
+    Schedule,
+    autocast,
+    choose_device,
+    choose_precision,
+    step_seed,
+    update_average,
+)
+from recsys.train.progress import ProgressReport
+from recsys.train.state import TrainingState
+from recsys.train.tracking import Tracker
+
+FLUSH_STEPS = 25
+"""Steps between two reductions of losses over ranks (and records of the tracker)."""
+
+
+class Trainer:
+    """One rank's training of one job."""
+
+    def __init__(
+        self, job: TrainingJob, communicator: Communicator, feed: Feed, tracker: Tracker
+    ) -> None:
+        self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
+        self.settings = job.settings.train
+        self.device = choose_device(self.settings.device, communicator.local_rank)
+        self.precision = choose_precision(self.settings.precision, self.device)
+        torch.manual_seed(self.settings.seed)
+        config = SASRecConfig.from_settings(job.settings.model, job.num_items, job.max_length)
+        self.model = build_model(config).to(self.device)
+        self.average = copy.deepcopy(self.model)
+        self.best_weights: dict[str, Tensor] = {}
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.learning_rate)
+        self.state = TrainingState()
+        identity = f"{job.fingerprint} on {communicator.size} ranks"
+        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
+        self._resume(optimizer)
+        self.optimizer = communicator.wrap_optimizer(optimizer, self.model)
+        communicator.broadcast_state(self.optimizer, self.model)
+        total = sum(feed.steps_per_epoch(epoch) for epoch in range(self.settings.max_epochs))
+        self.schedule = Schedule(
+            self.settings.learning_rate,
+            min(self.settings.warmup_steps, total // 2),
+            total,
+            self.settings.final_learning_rate_share,
+        )
+        self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
+        self._pending: list[tuple[Tensor, int]] = []
+
+    def run(self) -> TrainingResult:
+        """Train until patience or epochs run out, keep the best weights, and report."""
+        self.started = time.perf_counter() - self.state.seconds
+        if self.communicator.rank == 0:
+            self.state.run_id = self.tracker.start(self.state.run_id)
+        while not self._is_finished():
+            self._train_epoch()
+            self._validate_epoch()
+            self._save_checkpoint()
+        return self._finish()
+
+    def _is_finished(self) -> bool:
+        waited = self.state.epoch - 1 - self.state.best_epoch
+        return self.state.epoch >= self.settings.max_epochs or (
+            self.state.best_epoch >= 0 and waited >= self.settings.patience
+        )
+
+    def _train_epoch(self) -> None:
+        state, settings = self.state, self.settings
+        steps = self.feed.steps_per_epoch(state.epoch)
+        self.progress.start_epoch(state.epoch, steps, state.step_in_epoch)
+        self.model.train()
+        seconds, waited = state.train_seconds, state.waited_seconds
+        started = time.perf_counter()
+        with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
+            for batch in batches:
+                self._train_step(batch.to(self.device))
+                if state.global_step % FLUSH_STEPS == 0:
+                    self._flush()
+                if state.global_step % settings.checkpoint_every_steps == 0:
+                    self._flush()
+                    state.train_seconds = seconds + time.perf_counter() - started
+                    state.waited_seconds = waited + batches.waited_seconds
+                    self._save_checkpoint()
+            self._flush()
+            state.train_seconds = seconds + time.perf_counter() - started
+            state.waited_seconds = waited + batches.waited_seconds
+
+    def _train_step(self, batch: Batch) -> None:
+        state = self.state
+        torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
+        own = torch.tensor([float(len(batch.positions))], dtype=torch.float64)
+        targets = int(self.communicator.allreduce_sum(own).item())
+        learning_rate = self.schedule.at(state.global_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._sum_losses(batch)
+        self.scaler.scale(loss / max(1, targets)).backward()
+        with self.communicator.reduced_gradients(self.optimizer):
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.settings.gradient_clip_norm
+            )
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        decay = self.settings.weight_average_decay
+        update_average(self.average, self.model, decay, state.global_step)
+        self._pending.append((loss.detach(), targets))
+        state.global_step += 1
+        state.step_in_epoch += 1
+
+    def _sum_losses(self, batch: Batch) -> Tensor:
+        """Sum over this rank's targets; zero, but with gradients, for an empty batch."""
+        if not len(batch.positions):
+            # Horovod waits for a gradient of every weight from every rank.
+            return torch.stack([weight.sum() * 0.0 for weight in self.model.parameters()]).sum()
+        with autocast(self.device, self.precision):
+            hidden = self.model(batch.items[:, :-1])
+            hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
+            targets = batch.items[:, 1:].flatten().index_select(0, batch.positions)
+            if self.job.num_items <= self.settings.sampled_softmax_above_items:
+                return full_softmax_loss(hidden, self.model.item_vectors(), targets)
+            # Without the rank: one draw for all ranks, as one rank with their batches would.
+            draw = torch.Generator().manual_seed(
+                step_seed(self.settings.seed, self.state.global_step, -1)
+            )
+            negatives = sample_negatives(self.job.num_items, self.settings.negatives, draw)
+            return sampled_softmax_loss(
+                hidden, self.model.item_vectors(), targets, negatives.to(self.device)
+            )
+
+    def _flush(self) -> None:
+        """Add up pending losses over ranks: one message for many steps, and no wait for a GPU."""
+        if not self._pending:
+            return
+        own = torch.stack([loss for loss, _ in self._pending]).double().cpu()
+        sums = self.communicator.allreduce_sum(own).tolist()
+        counts = [targets for _, targets in self._pending]
+        first = self.state.global_step - len(sums)
+        self._pending.clear()
+        self.state.epoch_loss += sum(sums)
+        self.state.epoch_targets += sum(counts)
+        self.state.events += sum(counts)
+        if self.communicator.rank == 0:
+            self.tracker.log_steps(
+                [
+                    (first + i, {"loss": total / max(1, count), "lr": self.schedule.at(first + i)})
+                    for i, (total, count) in enumerate(zip(sums, counts, strict=True))
+                ]
+            )
+        self.progress.step(sum(sums) / max(1, sum(counts)), sum(counts), len(sums))
+
+    def _validate_epoch(self) -> None:
+        state = self.state
+        with self.feed.validation() as batches:
+            metrics = validation.validate(self.average, batches, self.communicator, self.device)
+        figures = {"train_loss": state.epoch_loss / max(1.0, state.epoch_targets), **metrics}
+        state.history.append(figures)
+        if state.best_epoch < 0 or metrics[validation.NDCG] > state.best_metrics[validation.NDCG]:
+            state.best_epoch, state.best_metrics = state.epoch, metrics
+            weights = self.average.state_dict()
+            self.best_weights = {name: w.detach().cpu().clone() for name, w in weights.items()}
+        if self.communicator.rank == 0:
+            self.tracker.log_epoch(state.epoch, figures)
+        speed = state.events / max(1e-9, state.train_seconds)
+        self.progress.end_epoch(state.epoch, {**figures, "events_per_second": speed})
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        state.epoch_loss = state.epoch_targets = 0.0
+
+    def _save_checkpoint(self) -> None:
+        if self.communicator.rank != 0:
+            return
+        self.state.seconds = time.perf_counter() - self.started
+        content: dict[str, Any] = {
+            "state": asdict(self.state),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        self.checkpoints.save(self.state.global_step, content)
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+        """Continue from the newest checkpoint; rank 0 reads it for all."""
+        found = self.checkpoints.load() if self.communicator.rank == 0 else None
+        content = self.communicator.broadcast_object(found)
+        if content is None:
+            return
+        self.state = TrainingState(**content["state"])
+        self.model.load_state_dict(content["model"])
+        self.average.load_state_dict(content["average"])
+        self.best_weights = content["best"]
+        optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+
+    def _finish(self) -> TrainingResult:
+        state, job = self.state, self.job
+        waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
+        waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
+        result = TrainingResult(
+            fingerprint=job.fingerprint,
+            run_id=state.run_id,
+            bundle_dir=job.bundle_dir,
+            epochs=state.epoch,
+            best_epoch=state.best_epoch,
+            metrics=state.best_metrics,
+            global_steps=state.global_step,
+            events=int(state.events),
+            seconds=time.perf_counter() - self.started,
+            events_per_second=state.events / max(1e-9, state.train_seconds),
+            wait_share=waited_all / max(1e-9, seconds_all),
+        )
+        if self.communicator.rank == 0:
+            self._write(result)
+        self.communicator.barrier()
+        return result
+
+    def _write(self, result: TrainingResult) -> None:
+        job = self.job
+        self.model.load_state_dict(self.best_weights)
+        info = BundleInfo(
+            run_date=job.run_date,
+            fingerprint=job.fingerprint,
+            num_items=job.num_items,
+            max_length=job.max_length,
+            table_versions=job.table_versions,
+            run_id=result.run_id,
+            metrics=result.metrics,
+        )
+        save_bundle(job.bundle_dir, self.model, info)
+        self.tracker.finish(result, self.state.history)
+        result.save(job.result_path)
+        self.checkpoints.clear()
+
+
+FeedFactory = Callable[[TrainingJob, Communicator], Feed]
+
+
+def run_training(
+    job: TrainingJob, communicator: Communicator, tracker: Tracker, make_feed: FeedFactory
+) -> TrainingResult:
+    """Train ``job`` as one rank of ``communicator``; every rank calls this and gets the same.
+
+    Args:
+        job: what to train; a checkpoint in its folder with the same identity is continued.
+        communicator: this rank.
+        tracker: used on rank 0 only.
+        make_feed: ``worker.make_feed`` (Petastorm), or one that gives an ``InMemoryFeed``.
+
+    Raises:
+        TrainingError: data is missing or unreadable, or ranks outnumber row groups.
+        TrackingError: MLflow can't be reached; the checkpoint stays.
+    """
+    return Trainer(job, communicator, make_feed(job, communicator), tracker).run()

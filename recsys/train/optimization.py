@@ -1,0 +1,73 @@
+"""Parts of a training step: precision, learning rate, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then cosine decay to a share of the learning rate.
+
+    Source: Loshchilov and Hutter 2017, equation 5, without restarts.
+    """
+
+    learning_rate: float
+    warmup_steps: int
+    total_steps: int
+    final_share: float
+
+    def at(self, step: int) -> float:
+        """Learning rate of optimizer step ``step``, from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        decay_steps = max(1, self.total_steps - self.warmup_steps)
+        done = min(1.0, (step - self.warmup_steps) / decay_steps)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+
+
+def choose_device(wanted: str, local_rank: int) -> torch.device:
+    """``auto`` takes the local rank's GPU where there is one."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % max(1, torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    return device
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """Type of matrix products; ``auto`` is bf16 on a GPU and float32 on a CPU."""
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """Matrix products in ``precision``; weights, sums and norms stay in float32."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def step_seed(seed: int, global_step: int, rank: int) -> int:
+    """Seed of one step's dropout on one rank: no state, so that a resumed run repeats it."""
+    mixed = (seed * 1_000_003 + global_step) * 1_000_003 + rank
+    return mixed & 0x7FFF_FFFF_FFFF_FFFF
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, global_step: int) -> None:
+    """Move ``average`` towards ``model``: the mean of recent weights generalises better.
+
+    Early on the decay is smaller, (1 + step) / (10 + step), so that the initial weights are
+    forgotten quickly. Source: Polyak and Juditsky 1992; the ramp is that of TensorFlow's
+    ExponentialMovingAverage.
+    """
+    decay = min(decay, (1.0 + global_step) / (10.0 + global_step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)

@@ -1,0 +1,93 @@
+"""Row groups of pinned Parquet files through Petastorm, in exactly the order asked for.
+
+The only importer of Petastorm. With several workers its thread pool reads results round robin,
+but skips a worker that has nothing to do *yet*, so a slow start can swap row groups. Readers of
+one thread each have no such race; ``workers`` of them are read in turn, which keeps the order.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import TrainingError
+from recsys.schemas import ITEMS, DataFile
+from recsys.train.shuffle import Rows
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from petastorm.reader import make_batch_reader
+
+_DAMAGED = "the pinned version was changed or vacuumed; rebuild gold and train again"
+_QUEUED_ROW_GROUPS = 4
+
+
+def read_row_groups(files: Sequence[DataFile], workers: int) -> Iterator[Rows]:
+    """The ``items`` column of each file, int32 [rows, bucket], in the order of ``files``.
+
+    Args:
+        files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, passed on as they are.
+        workers: reading threads.
+
+    Raises:
+        TrainingError: a file is missing or unreadable, or does not hold what the plan says.
+    """
+    workers = min(workers, len(files))
+    readers: list[Any] = []
+    # Petastorm calls deprecated pyarrow functions for every row group it touches. The filter is
+    # global and stays: its own threads would lose a temporary one.
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"petastorm|pyarrow")
+    try:
+        readers += [_open(files[worker::workers]) for worker in range(workers)]
+        for position, file in enumerate(files):
+            yield _next_rows(readers[position % workers], file)
+    finally:
+        for reader in readers:
+            reader.stop()
+            reader.join()
+
+
+def _open(files: Sequence[DataFile]) -> Any:
+    try:
+        return make_batch_reader(
+            [file.url for file in files],
+            schema_fields=[f"^{ITEMS}$"],
+            reader_pool_type="thread",
+            workers_count=1,
+            results_queue_size=_QUEUED_ROW_GROUPS,
+            shuffle_row_groups=False,
+            shuffle_rows=False,
+            num_epochs=1,
+            hdfs_driver="libhdfs",
+            convert_early_to_numpy=True,
+        )
+    except Exception as error:
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        raise TrainingError(
+            f"Petastorm can't open the training files: {error}",
+            where=f"{files[0].url}{more}",
+            do=_DAMAGED,
+        ) from error
+
+
+def _next_rows(reader: Any, file: DataFile) -> Rows:
+    try:
+        rows = np.asarray(getattr(next(reader), ITEMS))
+    except StopIteration:
+        rows = np.zeros((0, file.bucket), dtype=np.int32)
+    except Exception as error:
+        raise TrainingError(
+            f"a training file can't be read: {error}", where=file.url, do=_DAMAGED
+        ) from error
+    if rows.shape != (file.rows, file.bucket):
+        raise TrainingError(
+            f"a training file holds items of shape {rows.shape}, "
+            f"the plan says {(file.rows, file.bucket)} in one row group",
+            where=file.url,
+            do=_DAMAGED,
+        )
+    return rows.astype(np.int32, copy=False)

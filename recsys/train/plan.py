@@ -1,0 +1,95 @@
+"""Who reads what: row groups dealt over ranks, and the step count all ranks agree on.
+
+Pure arithmetic on row counts: every rank computes the plan of all ranks before step 0, so no
+rank ever waits for a batch that another one doesn't have.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.errors import TrainingError
+from recsys.schemas import DataFile
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One rank's part of an epoch.
+
+    Attributes:
+        files: row groups of this rank in reading order.
+        batches: batches with rows in them; the rest of ``steps`` are empty.
+        steps: steps of every rank.
+    """
+
+    files: tuple[DataFile, ...]
+    batches: int
+    steps: int
+
+
+def plan_epoch(
+    files: Sequence[DataFile], *, seed: int, epoch: int, rank: int, ranks: int, batch_size: int
+) -> EpochPlan:
+    """Deal row groups over ranks in a seeded order, balanced by rows within each bucket.
+
+    Args:
+        files: row groups of one split, in an order that depends on their content only.
+        seed, epoch: the same pair gives the same plan on every rank and machine.
+        rank, ranks: this process and their number.
+        batch_size: rows of a full batch of one rank.
+
+    Raises:
+        TrainingError: there are fewer row groups than ranks.
+    """
+    if len(files) < ranks:
+        split = files[0].split if files else "training"
+        raise TrainingError(
+            f"train.ranks={ranks} processes share {len(files)} row groups of the {split} split: "
+            "a row group is read by one rank, so some would have nothing to do",
+            do=f"raise gold.min_row_groups to {ranks} or more and rebuild gold, "
+            f"or lower train.ranks to {max(1, len(files))}",
+        )
+    order = generator(seed, epoch, "plan").permutation(len(files))
+    dealt = _deal([files[i] for i in order], ranks)
+    counts = [count_batches(part, batch_size) for part in dealt]
+    return EpochPlan(tuple(dealt[rank]), counts[rank], max(counts))
+
+
+def count_batches(files: Sequence[DataFile], batch_size: int) -> int:
+    """Batches of one rank: each holds rows of one bucket, only a bucket's last may be partial."""
+    rows: dict[int, int] = defaultdict(int)
+    for file in files:
+        rows[file.bucket] += file.rows
+    return sum(-(-count // batch_size) for count in rows.values())
+
+
+def generator(seed: int, *purpose: int | str) -> np.random.Generator:
+    """A random generator that depends on the seed and on what it is for, and on nothing else."""
+    words = [w if isinstance(w, int) else zlib.crc32(w.encode()) for w in purpose]
+    return np.random.default_rng([seed & 0xFFFFFFFF, *words])
+
+
+def _deal(files: Sequence[DataFile], ranks: int) -> list[list[DataFile]]:
+    """Give each file to the rank with the fewest rows of its bucket (then fewest positions).
+
+    Balance within a bucket matters more than the total: ranks then take batches of the same
+    length at the same time, and a step is as slow as its slowest rank.
+    """
+    parts: list[list[DataFile]] = [[] for _ in range(ranks)]
+    by_bucket: list[dict[int, int]] = [defaultdict(int) for _ in range(ranks)]
+    positions = [0] * ranks
+    largest_first = sorted(range(len(files)), key=lambda i: (-files[i].bucket, -files[i].rows, i))
+    owner = {}
+    for i in largest_first:
+        file = files[i]
+        owner[i] = min(range(ranks), key=lambda r: (by_bucket[r][file.bucket], positions[r], r))
+        by_bucket[owner[i]][file.bucket] += file.rows
+        positions[owner[i]] += file.rows * file.bucket
+    for i, file in enumerate(files):
+        parts[owner[i]].append(file)
+    return parts

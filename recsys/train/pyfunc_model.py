@@ -1,0 +1,91 @@
+"""The trained model as MLflow's generic python function: histories in, ranked items out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from recsys.bundle import load_bundle
+from recsys.ranking.top_n import rank_items
+
+MODEL_NAME = "model"
+_DEFAULT_N = 10
+# Named, since guessing them takes MLflow 20 seconds and finds the wrong ones.
+_REQUIREMENTS = ("recsys", "torch", "numpy", "pandas", "mlflow")
+
+
+class RankingModel(PythonModel):
+    """Ranks the whole catalogue for each history, without the items in it."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the bundle that was logged with the model, on the CPU."""
+        self.model, self.info = load_bundle(context.artifacts["bundle"])
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Lists of ``items`` (item_idx) and ``scores``, best first, one row an input row.
+
+        Args:
+            context: of MLflow.
+            model_input: column ``items``, a history of item_idx, oldest first.
+            params: ``n``, the length of the lists.
+        """
+        histories = [np.asarray(items, dtype=np.int64) for items in model_input["items"]]
+        padded = pad_histories(histories, self.info.max_length)
+        padded[padded > self.info.num_items] = 0
+        with torch.no_grad():
+            scores = self.model.encode(torch.from_numpy(padded)) @ self.model.item_vectors().T
+        ranked = rank_items(scores, int((params or {}).get("n", _DEFAULT_N)), histories)
+        return pd.DataFrame({"items": ranked.items.tolist(), "scores": ranked.scores.tolist()})
+
+
+def pad_histories(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """The last ``length`` items of each history, int64 [histories, length], zeros in front."""
+    padded = np.zeros((len(histories), length), dtype=np.int64)
+    for row, items in zip(padded, histories, strict=True):
+        if len(items):
+            row[-min(length, len(items)) :] = items[-length:]
+    return padded
+
+
+def log_model(uri: str, run_id: str, bundle_dir: str | Path) -> None:
+    """Log the bundle as a python function (with its folder as an artifact) to an existing run."""
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(Array(DataType.long), "items")]),
+        outputs=Schema(
+            [ColSpec(Array(DataType.long), "items"), ColSpec(Array(DataType.float), "scores")]
+        ),
+        params=ParamSchema([ParamSpec("n", DataType.long, _DEFAULT_N)]),
+    )
+    logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own deprecations and type-hint advice
+        mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=RankingModel(),
+            artifacts={"bundle": str(bundle_dir)},
+            signature=signature,
+            pip_requirements=[_pin(name) for name in _REQUIREMENTS],
+        )
+
+
+def _pin(name: str) -> str:
+    try:
+        return f"{name}=={version(name).split('+')[0]}"
+    except PackageNotFoundError:
+        return name

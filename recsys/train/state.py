@@ -1,0 +1,36 @@
+"""Where a training stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class TrainingState:
+    """Where training stands, in plain values: what a checkpoint holds besides tensors.
+
+    Attributes:
+        epoch, step_in_epoch: the next step to take.
+        global_step: steps taken.
+        epoch_loss, epoch_targets: sums of the epoch so far, all ranks.
+        events: targets trained on so far, all ranks.
+        train_seconds, waited_seconds: spent in training epochs; of those, waiting for data.
+        seconds: wall clock of finished parts, validation included.
+        best_epoch, best_metrics: the best validation so far; epoch -1 is none yet.
+        history: one entry an epoch: figures by name.
+        run_id: MLflow run.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    global_step: int = 0
+    epoch_loss: float = 0.0
+    epoch_targets: float = 0.0
+    events: float = 0.0
+    train_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = -1
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    run_id: str = ""

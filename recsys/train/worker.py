@@ -1,0 +1,106 @@
+"""What each rank runs: ``python -m recsys.train.worker JOB.json``.
+
+Besides the result, a rank leaves its process id in the job's folder, and its error if it fails,
+so that the launcher can name the rank and repeat the message.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recsys.errors import RecsysError
+from recsys.files import write_atomically
+from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
+from recsys.train.feed import Feed, petastorm_feed
+from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.loop import FeedFactory, run_training
+from recsys.train.optimization import choose_device
+from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
+
+ERROR_FILE = "error-rank-{rank}.json"
+PID_FILE = "pid-rank-{rank}"
+
+
+def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
+    """The Petastorm feed of one rank, as the settings say."""
+    settings = job.settings
+    device = choose_device(settings.train.device, communicator.local_rank)
+    return petastorm_feed(
+        job.table,
+        workers=settings.feed.workers,
+        seed=settings.train.seed,
+        rank=communicator.rank,
+        ranks=communicator.size,
+        batch_size=settings.train.per_rank_batch_size,
+        shuffle_rows=settings.feed.shuffle_buffer_rows,
+        prefetch=settings.feed.prefetch_batches,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:
+    """MLflow on rank 0 of a job that names a server or store; otherwise nothing."""
+    if job.tracking_uri is None or communicator.rank != 0:
+        return NullTracker()
+    return MlflowTracker(job, communicator.size)
+
+
+def train_rank(
+    job: TrainingJob, communicator: Communicator, feed: FeedFactory = make_feed
+) -> TrainingResult:
+    """Train as one rank; its error, if any, is left in the job's folder before it is raised."""
+    torch.set_num_threads(job.settings.train.threads_per_rank)
+    folder = Path(job.checkpoint_dir)
+    pid = f"{os.getpid()}\n".encode()
+    write_atomically(folder / PID_FILE.format(rank=communicator.rank), pid)
+    try:
+        return run_training(job, communicator, make_tracker(job, communicator), feed)
+    except Exception as error:
+        path = folder / ERROR_FILE.format(rank=communicator.rank)
+        write_atomically(path, json.dumps(describe_error(error)).encode())
+        raise
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """An error in plain values; ``kind`` is empty for one that is not meant for people."""
+    if isinstance(error, RecsysError):
+        kind = type(error).__name__
+        return {"kind": kind, "what": error.what, "where": error.where, "do": error.do}
+    last = traceback.format_exception_only(error)[-1].strip()
+    return {"kind": "", "what": last, "where": "", "do": ""}
+
+
+def main(arguments: list[str]) -> int:
+    """Train the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    job = TrainingJob.load(arguments[0])
+    alone = job.settings.train.launcher == "single"
+    communicator = SingleProcess() if alone else HorovodCommunicator()
+    try:
+        train_rank(job, communicator)
+    except RecsysError as error:
+        print(f"rank {communicator.rank}: {error}", file=sys.stderr)
+        return error.exit_code
+    communicator.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    # Not sys.exit: after a failure Horovod's threads wait for ranks that are gone.
+    sys.stdout.flush()
+    try:
+        status = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

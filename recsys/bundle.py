@@ -61,9 +61,7 @@ def save_bundle(path: str | Path, model: SASRec, info: BundleInfo) -> None:
         (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load_bundle(
-    path: str | Path, device: str | torch.device = "cpu"
-) -> tuple[SASRec, BundleInfo]:
+def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> tuple[SASRec, BundleInfo]:
     """Read a bundle back: the model in evaluation mode on ``device``, and where it comes from.
 
     Raises:

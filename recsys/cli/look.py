@@ -84,23 +84,25 @@ def runs(options: argparse.Namespace) -> None:
     settings, _ = read_settings(options)
     found = open_tracking(settings).list_runs(options.limit)
     table = Table(title=f"last runs of {settings.tracking.experiment}", title_justify="left")
-    columns = {
-        "night": "run_date",
-        "version": "version",
-        "started (UTC)": "started",
-        "seconds": "seconds",
+    metrics = {
         "epochs": "epochs",
         "NDCG@10": "ndcg_at_10",
+        "popularity": "popularity_ndcg_at_10",
+        "ALS": "spark_als_ndcg_at_10",
         "HR@10": "hr_at_10",
         "coverage@10": "coverage_at_10",
         "events/s": "events_per_second",
-        "run": "run_id",
     }
-    for name in columns:
+    for name in ("night", "version", "status", "seconds", *metrics, "run"):
         table.add_column(name)
     for run in found:
-        table.add_row(*(_cell(run.get(key)) for key in columns.values()))
-    Console().print(table)
+        version = f"{run['version']} {run['alias']}".strip()
+        values = [_cell(run["metrics"].get(key)) for key in metrics.values()]
+        table.add_row(
+            run["run_date"], version, run["status"].lower(), _cell(run["seconds"]), *values,
+            run["run_id"][:8],
+        )  # fmt: skip
+    Console(width=None if Console().is_terminal else 160).print(table)
 
 
 def config(options: argparse.Namespace) -> None:
@@ -141,9 +143,7 @@ def _open_lake(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     return Lake(build_session(settings, f"recsys {options.name}"), settings)
 
 
-def _cell(value: object) -> str:
+def _cell(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) and abs(value) < 10 else (
-        f"{value:,.0f}" if isinstance(value, float) else str(value)
-    )
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.4f}"

@@ -42,6 +42,20 @@ class Folder:
         """The last part of the path."""
         return self.url.rpartition("/")[2]
 
+    def make(self) -> None:
+        """Create the folder and its parents.
+
+        Raises:
+            OSError: the file system did not do it.
+        """
+        try:
+            made = self._fs.mkdirs(self._path(""))
+        except Exception as error:
+            reason = str(getattr(error, "java_exception", error)).splitlines()[0]
+            raise OSError(reason) from error
+        if not made:
+            raise OSError(f"could not create {self.url}")
+
     def delete(self, name: str = "") -> None:
         """Delete the folder, or something in it, with all that it holds."""
         self._fs.delete(self._path(name), True)

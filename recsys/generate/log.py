@@ -68,6 +68,12 @@ def generate_log(
     draft = target.beside(f"_{target.name}.writing")
     draft.delete()
     try:
+        draft.make()
+    except OSError as error:
+        raise InputError(
+            f"can't write there: {error}", where=out, do="check the path and its permissions"
+        ) from None
+    try:
         world = build_world(settings, end_date)
         progress(f"writing about {settings.events} events of {settings.days} days to {out}")
         counts = _write_lines(spark, world, draft)
@@ -108,7 +114,8 @@ def _save_text(frame: DataFrame, url: str, *partitions: str, compressed: bool = 
     writer = frame.write.option("compression", "gzip" if compressed else "none")
     writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
     # A session that caps the records of a file would break the one file a folder.
-    writer.option("maxRecordsPerFile", 0).partitionBy(*partitions).text(url)
+    writer.option("maxRecordsPerFile", 0).partitionBy(*partitions)
+    writer.mode("append").text(url)
 
 
 def _take_out(draft: Folder, folder: str, name: str) -> None:
@@ -138,9 +145,7 @@ def _identify(settings: Generate, end_date: date) -> dict[str, Any]:
     }
 
 
-def _find_known(
-    target: Folder, identity: dict[str, Any], overwrite: bool
-) -> dict[str, int] | None:
+def _find_known(target: Folder, identity: dict[str, Any], overwrite: bool) -> dict[str, int] | None:
     """Counts of the same log if it is there; ``None`` when it may be written."""
     if not target.exists() or not target.list():
         return None
@@ -150,8 +155,15 @@ def _find_known(
             where=target.url,
             do="choose an empty folder, or one that does not exist",
         )
-    found = json.loads(target.read(MANIFEST))
-    counts: dict[str, int] = found.pop("counts")
+    try:
+        found = json.loads(target.read(MANIFEST))
+        counts: dict[str, int] = found.pop("counts")
+    except (ValueError, KeyError):
+        raise InputError(
+            "the manifest of the generated log is damaged",
+            where=f"{target.url}/{MANIFEST}",
+            do="delete the folder and generate the log again",
+        ) from None
     if found == identity:
         return counts
     if overwrite:

@@ -81,8 +81,10 @@ def _drop_overlaps(visits: DataFrame) -> DataFrame:
     """Without this, two visits could meet at one item and look like a planted duplicate."""
     begin = F.col(DAY) * DAY_MS + F.col(START)
     end = begin + F.col(STEPS) * F.col(PACE) + _QUIET_MS
-    earlier = Window.partitionBy(USER).orderBy(DAY, START, "number").rowsBetween(
-        Window.unboundedPreceding, -1
+    earlier = (
+        Window.partitionBy(USER)
+        .orderBy(DAY, START, "number")
+        .rowsBetween(Window.unboundedPreceding, -1)
     )
     busy_until = F.max(end).over(earlier)
     free = busy_until.isNull() | (begin > busy_until)

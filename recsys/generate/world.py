@@ -11,6 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import accumulate, pairwise
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -108,8 +109,9 @@ def build_world(settings: Generate, end_date: date) -> World:
     n = min(settings.categories, settings.items)
     weights = [0.5 + draw.random() for _ in range(n)]
     spare = settings.items - n
-    edges = [round(spare * sum(weights[:i]) / sum(weights)) + i for i in range(n + 1)]
-    sizes = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    sums = list(accumulate(weights, initial=0.0))
+    edges = [round(spare * part / sums[-1]) + i for i, part in enumerate(sums)]
+    sizes = [end - begin for begin, end in pairwise(edges)]
     return World(
         settings=settings,
         start=end_date - timedelta(days=settings.days - 1),

@@ -11,16 +11,37 @@ from recsys.lake.formats import Catalogue, LogFormat
 from recsys.lake.tables import Lake
 
 
-def update_titles(lake: Lake, log: LogFormat, input_root: str | None) -> None:
-    """Bring silver/items up to the catalogue; no commit where nothing differs.
+def load_catalogue(lake: Lake, log: LogFormat, input_root: str | None) -> DataFrame | None:
+    """item_id, title, attributes of the log's catalogue; ``None`` where it has none.
 
     Raises:
         InputError: the catalogue is missing or lacks a declared column.
     """
-    if log.items is None or input_root is None or not lake.exists(schemas.SILVER_ITEMS):
+    if log.items is None or input_root is None:
+        return None
+    return read_catalogue(lake, log.items, f"{input_root.rstrip('/')}/{log.items.file}")
+
+
+def add_titles(items: DataFrame, catalogue: DataFrame | None) -> DataFrame:
+    """Add title and attributes to item ids; null where the catalogue does not say."""
+    if catalogue is not None:
+        return items.join(catalogue, schemas.ITEM_ID, "left")
+    return items.withColumns(
+        {
+            schemas.TITLE: F.lit(None).cast("string"),
+            schemas.ATTRIBUTES: F.lit(None).cast("map<string,string>"),
+        }
+    )
+
+
+def update_titles(lake: Lake, catalogue: DataFrame | None) -> None:
+    """Bring known items up to the catalogue; no commit where nothing differs."""
+    if catalogue is None or not lake.exists(schemas.SILVER_ITEMS):
         return
-    catalogue = read_catalogue(lake, log.items, f"{input_root.rstrip('/')}/{log.items.file}")
-    differs = "not (i.title <=> c.title) or not (map_entries(i.attributes) <=> map_entries(c.attributes))"
+    differs = (
+        "not (i.title <=> c.title) "
+        "or not (map_entries(i.attributes) <=> map_entries(c.attributes))"
+    )
     items = lake.read(schemas.SILVER_ITEMS).alias("i")
     changed = (
         items.join(catalogue.alias("c"), schemas.ITEM_ID).where(differs).select("c.*").persist()

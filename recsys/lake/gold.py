@@ -13,7 +13,7 @@ from recsys import schemas
 from recsys.config import Gold
 from recsys.errors import LakeError
 from recsys.lake import sequences
-from recsys.lake.tables import Lake
+from recsys.lake.tables import Lake, in_parallel
 from recsys.schemas import DataFile, PinnedTable
 
 
@@ -53,19 +53,16 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
                 where=lake.path(schemas.SILVER_EVENTS),
                 do=f"run build_silver for {run_date} first",
             )
-        live = lake.replace(
-            schemas.GOLD_SEQUENCES,
-            sequences.build_sequences(histories, gold).repartition(
-                lake.settings.spark.shuffle_partitions, schemas.BUCKET, schemas.USER_IDX
-            ),
+        live, windows, holdout, ratings, stats = in_parallel(
+            lambda: _write_sequences(lake, histories),
+            lambda: _write_training(lake, sequences.build_training_windows(histories, gold, cutoff)),
+            lambda: lake.replace(
+                schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
+            ).rows,
+            lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events)).rows,
+            lambda: lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events)).rows,
         )
-        windows = _write_training(lake, sequences.build_training_windows(histories, gold, cutoff))
-        holdout = lake.replace(
-            schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
-        )
-        ratings = lake.replace(schemas.GOLD_RATINGS, _build_ratings(events))
-        stats = lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events))
-        return GoldCounts(count, live.rows, windows, holdout.rows, ratings.rows, stats.rows)
+        return GoldCounts(count, live, windows, holdout, ratings, stats)
     finally:
         histories.unpersist()
         events.unpersist()
@@ -94,6 +91,12 @@ def encode_events(lake: Lake, run_date: date) -> DataFrame:
             schemas.EVENT_DATE,
         )
     )
+
+
+def _write_sequences(lake: Lake, histories: DataFrame) -> int:
+    rows = sequences.build_sequences(histories, lake.settings.gold)
+    # One task writes a few buckets' files instead of every task a file of each bucket.
+    return lake.replace(schemas.GOLD_SEQUENCES, rows.repartition(F.col(schemas.BUCKET))).rows
 
 
 def _write_training(lake: Lake, windows: DataFrame) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from recsys.lake.tables import Lake
@@ -13,44 +13,50 @@ _CELL, _BEFORE = "_cell", "_before"
 
 
 def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
-    """Give each id that the table lacks the next free index and append it, in one commit.
+    """Give each id the next free index and append it, in one commit.
 
     Args:
-        ids: the table's columns but ``index``, its key unique.
+        ids: the table's columns but ``index``; its key unique and not in the table yet.
 
     Returns:
-        The number of new ids. A second call with the same ids adds none.
+        The number of ids; no commit where there is none.
     """
-    key = table.key[0]
-    known = lake.read(table)
-    fresh = ids.join(known.select(key), key, "left_anti").persist()
+    fresh = ids.withColumn(_CELL, F.pmod(F.xxhash64(table.key[0]), F.lit(_CELLS))).persist()
     try:
-        if fresh.isEmpty():
+        counts = fresh.groupBy(_CELL).count().orderBy(_CELL).collect()
+        if not counts:
             return 0
-        highest = known.agg(F.coalesce(F.max(index), F.lit(0))).first()
-        assert highest is not None, "an aggregate has a row"
-        return lake.append(table, number_rows(fresh, key, index, highest[0])).rows
+        highest = 0
+        if lake.exists(table):
+            highest = lake.read(table).agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0]
+        return lake.append(table, _number(fresh, table.key[0], index, highest, counts)).rows
     finally:
         fresh.unpersist()
 
 
-def number_rows(rows: DataFrame, key: str, index: str, after: int) -> DataFrame:
-    """Add ``index`` = after+1, after+2, …, without bringing all rows to one task.
+def _number(
+    fresh: DataFrame, key: str, index: str, highest: int, counts: list[Row]
+) -> DataFrame:
+    """Add ``index`` = highest+1, highest+2, …, without bringing all rows to one task.
 
-    Rows are dealt to cells by the hash of their key and counted; a row's index is what the cells
-    before hold plus its place in its own. The order depends on the keys alone.
+    Rows lie in cells by the hash of their key; a row's index is what the cells before hold plus
+    its place in its own. The order depends on the keys alone.
     """
-    dealt = rows.withColumn(_CELL, F.pmod(F.xxhash64(key), F.lit(_CELLS)))
-    counts = dealt.groupBy(_CELL).count().orderBy(_CELL).collect()
-    starts, total = [], after
+    starts, total = [], highest
     for cell, count in counts:
         starts.append((cell, total))
         total += count
-    offsets = rows.sparkSession.createDataFrame(starts, f"{_CELL} bigint, {_BEFORE} bigint")
+    offsets = fresh.sparkSession.createDataFrame(starts, f"{_CELL} bigint, {_BEFORE} bigint")
     place = F.row_number().over(Window.partitionBy(_CELL).orderBy(key))
     return (
-        dealt.withColumn(index, place)
+        fresh.withColumn(index, place)
         .join(F.broadcast(offsets), _CELL)
         .withColumn(index, (F.col(index) + F.col(_BEFORE)).cast("int"))
-        .drop(_CELL, _BEFORE)
     )
+
+
+def without_known(lake: Lake, table: Table, ids: DataFrame) -> DataFrame:
+    """The rows whose key the table does not hold yet."""
+    if not lake.exists(table):
+        return ids
+    return ids.join(lake.read(table).select(table.key[0]), table.key[0], "left_anti")

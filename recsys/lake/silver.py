@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.errors import InputError, LakeError
 from recsys.lake.bronze import drop_headers, read_header
-from recsys.lake.catalogue import update_titles
+from recsys.lake.catalogue import add_titles, load_catalogue, update_titles
 from recsys.lake.formats import LogFormat
-from recsys.lake.indices import append_new_ids
+from recsys.lake.indices import append_new_ids, without_known
 from recsys.lake.parse import parse_records
 from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
-from recsys.lake.tables import Lake
+from recsys.lake.tables import Lake, in_parallel
 
 _DUPLICATE = "_duplicate"
 
@@ -36,10 +36,15 @@ class SilverCounts:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-def build_silver(lake: Lake, log: LogFormat, input_root: str | None, run_date: date) -> SilverCounts:
+def build_silver(
+    lake: Lake, log: LogFormat, input_root: str | None, since: date | None, run_date: date
+) -> SilverCounts:
     """Turn the night's bronze records into events, rejects and new ids.
 
     Every write replaces what an earlier try of the same night wrote, so a re-run changes nothing.
+
+    Args:
+        since: the night before; older events than that count as late.
 
     Raises:
         InputError: no records, wrong columns, or more rejects than ``ingest.max_reject_share``.
@@ -56,28 +61,20 @@ def build_silver(lake: Lake, log: LogFormat, input_root: str | None, run_date: d
     marked = _mark_duplicates(lake, add_pseudonyms(parsed, key), run_date)
     marked = marked.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        reasons, duplicates, events, late = _count(marked, run_date)
-        rejects = _write_rejects(lake, marked, run_date)
+        reasons, duplicates, events, late = _count(marked, since)
         read = sum(reasons.values()) + duplicates + events
+        rejects = _write_rejects(lake, marked, run_date)
         _check_rejects(lake, log, read, reasons, run_date)
         good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
-        if key is not None:
-            _append_vault(lake, good)
-        new_users = append_new_ids(lake, schemas.SILVER_USERS, _first_seen(good, schemas.USER_ID), schemas.USER_IDX)
-        items = _first_seen(good, schemas.ITEM_ID).withColumns(
-            {
-                schemas.TITLE: F.lit(None).cast("string"),
-                schemas.ATTRIBUTES: F.lit(None).cast("map<string,string>"),
-            }
+        catalogue = load_catalogue(lake, log, input_root)
+        new_users, new_items, written = in_parallel(
+            lambda: _append_users(lake, good, has_vault=key is not None),
+            lambda: _append_items(lake, good, catalogue),
+            lambda: _write_events(lake, good, run_date),
         )
-        new_items = append_new_ids(lake, schemas.SILVER_ITEMS, items, schemas.ITEM_IDX)
-        update_titles(lake, log, input_root)
-        written = lake.replace(
-            schemas.SILVER_EVENTS,
-            good.repartition(F.col(schemas.EVENT_DATE)),
-            f"{schemas.INGEST_DATE} = '{run_date}'",
-        ).rows
-        counts = SilverCounts(read, written, duplicates, rejects, late, new_users, new_items, reasons)
+        counts = SilverCounts(
+            read, written, duplicates, rejects, late, new_users, new_items, reasons
+        )
         _reconcile(counts, records.count())
         return counts
     finally:
@@ -124,11 +121,11 @@ def _mark_duplicates(lake: Lake, parsed: DataFrame, run_date: date) -> DataFrame
     )
 
 
-def _count(marked: DataFrame, run_date: date) -> tuple[dict[str, int], int, int, int]:
-    late = F.coalesce(F.col(schemas.EVENT_DATE) < F.lit(run_date), F.lit(False))
+def _count(marked: DataFrame, since: date | None) -> tuple[dict[str, int], int, int, int]:
+    old = F.lit(False) if since is None else F.col(schemas.EVENT_DATE) <= F.lit(since)
     rows = (
         marked.groupBy(schemas.REASON, _DUPLICATE)
-        .agg(F.count(F.lit(1)), F.sum(late.cast("long")))
+        .agg(F.count(F.lit(1)), F.count_if(F.coalesce(old, F.lit(False))))
         .collect()
     )
     reasons = {reason: count for reason, _, count, _ in rows if reason is not None}
@@ -181,16 +178,33 @@ def _check_rejects(
     )
 
 
-def _append_vault(lake: Lake, good: DataFrame) -> None:
-    pairs = good.select(schemas.RAW_USER_ID, schemas.USER_ID).distinct()
-    known = lake.read(schemas.SILVER_USER_VAULT).select(schemas.RAW_USER_ID)
-    fresh = pairs.join(known, schemas.RAW_USER_ID, "left_anti")
-    if not fresh.isEmpty():
-        lake.append(schemas.SILVER_USER_VAULT, fresh)
+def _append_users(lake: Lake, good: DataFrame, has_vault: bool) -> int:
+    first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
+    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
+    try:
+        if has_vault:
+            # Before the index: a kill in between leaves no user that can't be looked up.
+            fresh = without_known(lake, schemas.SILVER_USER_VAULT, users)
+            if not fresh.isEmpty():
+                lake.append(schemas.SILVER_USER_VAULT, fresh)
+        fresh = without_known(lake, schemas.SILVER_USERS, users)
+        return append_new_ids(lake, schemas.SILVER_USERS, fresh, schemas.USER_IDX)
+    finally:
+        users.unpersist()
 
 
-def _first_seen(good: DataFrame, key: str) -> DataFrame:
-    return good.groupBy(key).agg(F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN))
+def _append_items(lake: Lake, good: DataFrame, catalogue: DataFrame | None) -> int:
+    update_titles(lake, catalogue)
+    first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
+    items = good.groupBy(schemas.ITEM_ID).agg(first)
+    fresh = add_titles(without_known(lake, schemas.SILVER_ITEMS, items), catalogue)
+    return append_new_ids(lake, schemas.SILVER_ITEMS, fresh, schemas.ITEM_IDX)
+
+
+def _write_events(lake: Lake, good: DataFrame, run_date: date) -> int:
+    dated = good.repartition(F.col(schemas.EVENT_DATE))
+    where = f"{schemas.INGEST_DATE} = '{run_date}'"
+    return lake.replace(schemas.SILVER_EVENTS, dated, where).rows
 
 
 def _reconcile(counts: SilverCounts, read: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from delta.tables import DeltaTable
 from pyspark.errors import PySparkException
@@ -14,6 +17,9 @@ from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.schemas import Table
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,7 @@ class Lake:
         Raises:
             LakeError: the table's folder is there, but its Delta log cannot be read.
         """
-        try:
-            return bool(DeltaTable.isDeltaTable(self.spark, self.path(table)))
-        except Exception as error:
-            raise self._unreadable(table, error) from error
+        return self.version(table) >= 0
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The table's rows at ``version`` (``None``: the newest); empty if it was never written.
@@ -66,8 +69,21 @@ class Lake:
             raise self._unreadable(table, error) from error
 
     def version(self, table: Table) -> int:
-        """Newest version of the table, -1 if it was never written."""
-        return self._last_commit(table).version if self.exists(table) else -1
+        """Newest version of the table, -1 if it was never written.
+
+        Raises:
+            LakeError: the Delta log cannot be read.
+        """
+        jvm = self.spark.sparkContext._jvm
+        none = jvm.scala.Option.empty()  # type: ignore[union-attr]
+        try:
+            # Delta's history() runs a Spark job for this; its log knows at once.
+            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(  # type: ignore[union-attr]
+                self.spark._jsparkSession, self.path(table)
+            )
+            return int(log.update(False, none, none).version())
+        except Exception as error:
+            raise self._unreadable(table, error) from error
 
     def replace(
         self,
@@ -106,12 +122,18 @@ class Lake:
         return self._last_commit(table)
 
     def _last_commit(self, table: Table) -> Commit:
+        """Version and written rows of the newest commit, from its file in the log."""
+        version = self.version(table)
+        jvm = self.spark.sparkContext._jvm
+        path = jvm.org.apache.hadoop.fs.Path(f"{self.path(table)}/_delta_log/{version:020d}.json")  # type: ignore[union-attr]
+        stream = path.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).open(path)  # type: ignore[union-attr]
         try:
-            last = self.delta(table).history(1).select("version", "operationMetrics").first()
-        except Exception as error:
-            raise self._unreadable(table, error) from error
-        assert last is not None, "a Delta table has at least one commit"
-        return Commit(int(last[0]), int((last[1] or {}).get("numOutputRows", 0)))
+            lines = str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
+        finally:
+            stream.close()
+        actions = (json.loads(line) for line in lines.splitlines())
+        info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
+        return Commit(version, int(info.get("operationMetrics", {}).get("numOutputRows", 0)))
 
     def _unreadable(self, table: Table, error: Exception) -> LakeError:
         return LakeError(
@@ -120,6 +142,17 @@ class Lake:
             do="restore the table's _delta_log from a backup; the files of the log are named by "
             "version, and the message says which one is broken or missing",
         )
+
+
+def in_parallel(*writes: Callable[[], Result]) -> list[Result]:
+    """Run independent writes at the same time: a commit mostly waits, and a core idles else.
+
+    Raises:
+        Exception: the first error, after all have ended.
+    """
+    with ThreadPoolExecutor(len(writes)) as pool:
+        futures = [pool.submit(write) for write in writes]
+    return [future.result() for future in futures]
 
 
 def explain_write(name: str, path: str, error: Exception) -> LakeError:

@@ -34,7 +34,9 @@ def full_softmax_loss(
 
     Source of the fusion: Hsu et al. 2024, "Liger Kernel", section 3.2 (FusedLinearCrossEntropy).
     """
-    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, chunk_elements)
+    loss: Tensor = _FullSoftmax.apply(  # type: ignore[no-untyped-call]
+        hidden, item_vectors, targets, chunk_elements
+    )
     return loss
 
 

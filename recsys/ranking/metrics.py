@@ -75,7 +75,8 @@ def ndcg(hits: Hits, k: int) -> FloatArray:
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(hits.targets, k)]
     gain = found @ discounts[: found.shape[1]]
-    return np.divide(gain, ideal, out=np.zeros(len(found)), where=ideal > 0)
+    out: FloatArray = np.divide(gain, ideal, out=np.zeros(len(found)), where=ideal > 0)
+    return out
 
 
 def hit_rate(hits: Hits, k: int) -> FloatArray:
@@ -149,12 +150,10 @@ def bootstrap_interval(
         raise ValueError(f"values of users must be [users] with at least one, not {values.shape}")
     generator = np.random.default_rng(seed)
     at_once = max(1, _RESAMPLED_VALUES_AT_ONCE // len(values))
-    means = [
-        values[generator.integers(0, len(values), (min(at_once, samples - done), len(values)))].mean(
-            axis=1
-        )
-        for done in range(0, samples, at_once)
-    ]
+    means = []
+    for done in range(0, samples, at_once):
+        shape = (min(at_once, samples - done), len(values))
+        means.append(values[generator.integers(0, len(values), shape)].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from recsys.config import Settings, local_lake_path
-from recsys.errors import ConfigError, LakeError
+from recsys.config import Settings
+from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
 from recsys.lake.operations import SUCCEEDED, StageRun, latest_runs
 from recsys.lake.tables import Lake
@@ -56,19 +55,6 @@ class Context:
     def written(self, stage: str, table: Table) -> int:
         """The version of a table that an earlier stage of this night has written."""
         return self.done(stage).tables_written[table.name]
-
-    def work_folder(self, name: str) -> Path:
-        """A folder of this lake for what is no table: checkpoints, MLflow's default store."""
-        root = local_lake_path(self.settings.lake.root)
-        if root is None:
-            key = {"_checkpoints": "train.checkpoint_dir", "_mlflow": "tracking.uri"}[name]
-            raise ConfigError(
-                f"{key} must be set for a lake that is not a local folder",
-                where=self.settings.lake.root,
-                do="name a folder that all ranks share (train.checkpoint_dir), an MLflow server "
-                "(tracking.uri)",
-            )
-        return root / name
 
 
 @dataclass(frozen=True)

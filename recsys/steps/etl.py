@@ -53,7 +53,8 @@ def _build_silver(context: Context) -> Outcome:
     root = context.settings.input.path
     if root and is_file(context.spark, root):
         root = str(PurePosixPath(root).parent)
-    counts = build_silver(lake, context.log, root, context.run_date)
+    since = last_night_before(lake, context.run_date, "ingest")
+    counts = build_silver(lake, context.log, root, since, context.run_date)
     details = {
         name: str(value) for name, value in dataclasses.asdict(counts).items() if name != "reasons"
     }

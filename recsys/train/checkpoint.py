@@ -87,7 +87,5 @@ def _read(path: Path) -> dict[str, Any]:
     digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != digest:
         raise ValueError("its SHA-256 does not fit its content")
-    loaded: dict[str, Any] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
-    )
+    loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return loaded

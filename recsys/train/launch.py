@@ -22,8 +22,7 @@ from recsys.train.checkpoint import CheckpointStore
 from recsys.train.job import JOB_FILE, TrainingJob, TrainingResult
 from recsys.train.worker import ERROR_FILE, PID_FILE
 
-_FIRST_TO_FAIL = re.compile(r"Process name: (\S+?)\s*$")
-_EXIT_CODE = re.compile(r"Exit code: (-?\d+)")
+_FROM_RANK = re.compile(r"^\[(\d+)\]<std(?:out|err)>:")
 _EXITED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
 _STOP_SECONDS = 10.0
 _SIGNAL_BASE = 128
@@ -123,8 +122,9 @@ def _end_with_parent() -> None:
 def _forward(stream: TextIO, lines: deque[str]) -> None:
     for line in stream:
         lines.append(line.rstrip("\n"))
-        sys.stderr.write(line)
-        sys.stderr.flush()
+        if _FROM_RANK.match(line):  # the launcher's own stack traces help no one
+            sys.stderr.write(_FROM_RANK.sub(r"rank \1: ", line))
+            sys.stderr.flush()
 
 
 def _stop(process: subprocess.Popen[str], folder: Path) -> None:
@@ -183,17 +183,18 @@ def _explain(job: TrainingJob, lines: list[str], code: int) -> RecsysError:
         if kind is not None:
             return _rebuild(kind, content)
     exits = {int(found[1]): int(found[2]) for line in lines if (found := _EXITED.search(line))}
-    names = [found[1] for line in lines if (found := _FIRST_TO_FAIL.search(line))]
-    codes = [int(found[1]) for line in lines if (found := _EXIT_CODE.search(line))]
-    if names and codes and names[0].isdigit():
-        exits.setdefault(int(names[0]), codes[0])
-    silent = {rank: exit for rank, exit in exits.items() if rank not in dict(reported)}
-    for rank, exit in [*silent.items(), *exits.items()]:
-        return _rank_error(job, f"rank {rank} of {job.settings.train.ranks} {_name_exit(exit)}")
+    # horovodrun ends the other ranks by SIGTERM; the one to blame died in another way, and
+    # without a word: ranks that survive it report that their connection is gone.
+    stopped = {-signal.SIGTERM, _SIGNAL_BASE + signal.SIGTERM}
+    told = {rank for rank, _ in reported}
+    for rank, exit_code in exits.items():
+        if rank not in told and exit_code not in stopped and exit_code != 0:
+            return _rank_error(job, f"rank {rank} of {len(exits)} {_name_exit(exit_code)}")
     if reported:
         rank, content = reported[0]
         return _rank_error(job, f"rank {rank} failed: {content['what']}")
-    return _rank_error(job, f"horovodrun ended with exit code {code} before any rank reported")
+    tail = next((line for line in reversed(lines) if line.strip()), "no output")
+    return _rank_error(job, f"the launcher ended with exit code {code}: {tail}")
 
 
 def _reported_errors(folder: Path) -> list[tuple[int, dict[str, str]]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from recsys.bundle import BundleInfo, save_bundle
 from recsys.models import SASRecConfig, build_model
@@ -56,7 +57,7 @@ class Trainer:
         self.model = build_model(config).to(self.device)
         self.average = copy.deepcopy(self.model)
         self.best_weights: dict[str, Tensor] = {}
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
+        self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.learning_rate)
         self.state = TrainingState()
         identity = f"{job.fingerprint} on {communicator.size} ranks"
@@ -120,7 +121,7 @@ class Trainer:
         learning_rate = self.schedule.at(state.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss = self._sum_losses(batch)
         self.scaler.scale(loss / max(1, targets)).backward()
         with self.communicator.reduced_gradients(self.optimizer):

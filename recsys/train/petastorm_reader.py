@@ -7,6 +7,7 @@ one thread each have no such race; ``workers`` of them are read in turn, which k
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ with warnings.catch_warnings():
 
 _DAMAGED = "the pinned version was changed or vacuumed; rebuild gold and train again"
 _QUEUED_ROW_GROUPS = 4
+
+# It reports at level INFO that files are plain Parquet, which they are meant to be.
+logging.getLogger("petastorm").setLevel(logging.WARNING)
 
 
 def read_row_groups(files: Sequence[DataFile], workers: int) -> Iterator[Rows]:
@@ -76,7 +80,14 @@ def _open(files: Sequence[DataFile]) -> Any:
 
 def _next_rows(reader: Any, file: DataFile) -> Rows:
     try:
-        rows = np.asarray(getattr(next(reader), ITEMS))
+        try:
+            found = next(reader)
+        except StopIteration:
+            # Petastorm asks "are all results read?" and then "is all work handed out?". Between
+            # the two its other thread can hand out the last work, and the end comes too early.
+            # Asked again, with all work handed out, the answer is right.
+            found = next(reader)
+        rows = np.asarray(getattr(found, ITEMS))
     except StopIteration:
         rows = np.zeros((0, file.bucket), dtype=np.int32)
     except Exception as error:

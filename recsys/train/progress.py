@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ class ProgressReport:
 
     def __init__(self, rank: int, epochs: int) -> None:
         self._speaks, self._epochs = rank == 0, epochs
-        self._bar: tqdm[object] | None = None
+        self._bar: tqdm[Any] | None = None
         self._started, self._events = time.perf_counter(), 0
 
     def start_epoch(self, epoch: int, steps: int, done: int) -> None:

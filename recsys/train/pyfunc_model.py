@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from recsys.bundle import load_bundle
-from recsys.ranking.top_n import rank_items
+from recsys.ranking.top_n import IntArray, rank_items
 
 MODEL_NAME = "model"
 _DEFAULT_N = 10
@@ -53,7 +53,7 @@ class RankingModel(PythonModel):
         return pd.DataFrame({"items": ranked.items.tolist(), "scores": ranked.scores.tolist()})
 
 
-def pad_histories(histories: Sequence[np.ndarray], length: int) -> np.ndarray:
+def pad_histories(histories: Sequence[IntArray], length: int) -> IntArray:
     """The last ``length`` items of each history, int64 [histories, length], zeros in front."""
     padded = np.zeros((len(histories), length), dtype=np.int64)
     for row, items in zip(padded, histories, strict=True):

@@ -76,7 +76,7 @@ class _Pool:
     def take(self, wanted: int, choose: np.random.Generator) -> Rows:
         wanted = min(wanted, self.count)
         chosen = choose.choice(self.count, wanted, replace=False)
-        taken = self._rows[chosen]
+        taken: Rows = self._rows[chosen]
         keep = self.count - wanted
         tail = np.ones(wanted, dtype=bool)
         tail[chosen[chosen >= keep] - keep] = False

@@ -96,7 +96,7 @@ class MlflowTracker:
         return self._run_id
 
     def log_steps(self, steps: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        self._remember((f"step_{name}", value, i) for i, row in steps for name, value in row.items())
+        self._remember((f"step_{name}", v, i) for i, row in steps for name, v in row.items())
         if len(self._metrics) >= _BATCH:
             self._send()
 

@@ -31,7 +31,7 @@ make_environment() { # VENV LOCK [PACKAGE-LEFT-OUT]
     grep -v "^${left_out:-#}==" "$lock" >"$venv/wanted.txt"
     "$UV" pip sync --quiet --python "$venv/bin/python" "$venv/wanted.txt" ||
         fail "$lock could not be installed" "uv said why above" \
-            "check the network and the free disk space (.venv takes 6 GB), then run this again"
+            "check the network, the free disk space (.venv takes 6 GB) and, behind a proxy, SSL_CERT_FILE"
 }
 
 install_recsys() { # VENV

@@ -28,8 +28,8 @@ fetch_delta_jars() { # VENV VERSION FOLDER
     say "fetching the jars of Delta $2 (once)"
     if ! "$1/bin/python" "$SETUP_DIR/fetch_delta_jars.py" "$2" "$unfinished" >"$log" 2>&1; then
         rm -rf "$unfinished"
-        tail -n 15 "$log" | cut -c1-300 >&2
-        fail "the jars of Delta $2 could not be fetched" "Spark's Ivy found no repository; see $log" \
+        grep -iE 'unresolved|not found|refused|timed out|exception' "$log" | cut -c1-200 | head -8 >&2 || true
+        fail "the jars of Delta $2 could not be fetched" "Spark's Ivy said why above; all of it: $log" \
             "check the network, or put delta-spark_2.13, delta-storage and antlr4-runtime into $3"
     fi
     mv "$unfinished" "$3"

@@ -1,0 +1,65 @@
+"""Steps of the lists: score_users, publish."""
+
+from __future__ import annotations
+
+from recsys import schemas
+from recsys.lake.publish import Published, publish
+from recsys.score.checks import check_lists
+from recsys.score.job import Versions, score_users
+from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.runner import fingerprint_of
+from recsys.steps.tracking import open_tracking
+
+
+def _versions(context: Context) -> Versions:
+    return Versions(
+        sequences=context.written("build_gold", schemas.GOLD_SEQUENCES),
+        users=context.written("build_silver", schemas.SILVER_USERS),
+        items=context.written("build_silver", schemas.SILVER_ITEMS),
+        item_stats=context.written("build_gold", schemas.GOLD_ITEM_STATS),
+    )
+
+
+def _score_users(context: Context) -> Outcome:
+    model_version = context.done("evaluate").details["champion_version"]
+    bundle = open_tracking(context.settings).bundle_of(model_version)
+    versions = _versions(context)
+    tag = fingerprint_of(context, SCORE_USERS)[:16]
+    commit = score_users(
+        context.lake, bundle, model_version, versions, context.run_date, tag
+    )
+    lists = check_lists(context.lake, commit.version, versions, context.run_date)
+    return Outcome(
+        f"{lists:,} lists by model version {model_version}, checked",
+        rows_in=lists,
+        rows_out=commit.rows,
+        details={"model_version": model_version},
+        tables_read=context.done("build_gold").tables_written,
+        tables_written={schemas.GOLD_TOP_N.name: commit.version},
+    )
+
+
+def _publish(context: Context) -> Outcome:
+    scored = context.done("score_users")
+    versions = _versions(context)
+    night = Published(
+        context.run_date,
+        scored.tables_written[schemas.GOLD_TOP_N.name],
+        context.settings.tracking.model_name,
+        scored.details["model_version"],
+        versions.users,
+        versions.items,
+        scored.rows_out,
+    )
+    version = publish(context.lake, night)
+    return Outcome(
+        f"{night.lists:,} lists are live",
+        rows_in=night.lists,
+        rows_out=night.lists,
+        tables_read=scored.tables_written,
+        tables_written={schemas.OPS_PUBLISHED.name: version},
+    )
+
+
+SCORE_USERS = Step("score_users", ("score", "evaluate"), "evaluate", _score_users)
+PUBLISH = Step("publish", (), "score_users", _publish)

@@ -1,0 +1,195 @@
+"""Steps of the model: train, evaluate."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from recsys import __version__, schemas
+from recsys.bundle import load_bundle
+from recsys.config import local_lake_path
+from recsys.errors import ConfigError
+from recsys.lake.baselines import train_als
+from recsys.lake.gold import holdout_cutoff, pin_training_table
+from recsys.lake.popularity import read_popularity
+from recsys.score import evaluation
+from recsys.score.evaluation import Gate, Report
+from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.runner import fingerprint_of
+from recsys.steps.tracking import open_tracking, tracking_uri
+from recsys.train.job import TrainingJob
+from recsys.train.launch import launch_training
+
+
+def _train(context: Context) -> Outcome:
+    settings = context.settings
+    version = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
+    table = pin_training_table(context.lake, version)
+    num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
+    fingerprint = fingerprint_of(context, TRAIN)
+    folder = _checkpoint_root(context) / f"{context.run_date}-{fingerprint[:12]}"
+    if context.force:
+        shutil.rmtree(folder, ignore_errors=True)
+    read = {
+        **context.done("build_silver").tables_written,
+        **context.done("build_gold").tables_written,
+    }
+    job = TrainingJob(
+        settings,
+        str(context.run_date),
+        table,
+        num_items,
+        fingerprint,
+        str(folder),
+        str(folder / "bundle"),
+        tracking_uri(settings),
+        read,
+        {"code_commit": code_commit(), "lake": settings.lake.root},
+    )
+    result = launch_training(job, context.spark)
+    best = result.metrics.get("validation_ndcg_at_10", float("nan"))
+    return Outcome(
+        f"{result.epochs} epochs, best {result.best_epoch + 1} (validation NDCG@10 {best:.4f}), "
+        f"{result.events_per_second:,.0f} events/s, waited {result.wait_share:.1%}",
+        rows_in=sum(file.rows for file in table.files),
+        details={
+            "run_id": result.run_id,
+            "bundle": result.bundle_dir,
+            "epochs": str(result.epochs),
+            "best_epoch": str(result.best_epoch),
+            "events_per_second": f"{result.events_per_second:.0f}",
+            "wait_share": f"{result.wait_share:.4f}",
+            **{name: f"{value:.4f}" for name, value in result.metrics.items()},
+        },
+        tables_read=read,
+    )
+
+
+def _evaluate(context: Context) -> Outcome:
+    settings, lake, gold = context.settings, context.lake, context.done("build_gold")
+    run_id = context.done("train").details["run_id"]
+    cases = evaluation.load_cases(
+        lake, gold.tables_written[schemas.GOLD_HOLDOUT.name], settings.evaluate
+    )
+    registry = open_tracking(settings)
+    version = registry.register_model(run_id)
+    champion = registry.champion()
+    if champion is not None and champion.version == version:
+        champion = None  # a night that was cut off after the promotion judges as it did then
+        again = True
+    else:
+        again = False
+    if len(cases.user_idx):
+        reports = _compare(context, cases, champion.bundle if champion else None)
+        by_name = {report.name: report for report in reports}
+        gate = evaluation.judge(by_name["model"], by_name["popularity"], by_name.get("champion"))
+        if again:
+            gate = Gate(True, "is the champion already")
+    else:
+        reports = []
+        gate = Gate(champion is None, "no held-out user to compare on")
+    if gate.passed:
+        registry.promote(version)
+    chosen = version if gate.passed or champion is None else champion.version
+    details = _details(reports, gate, version, chosen, len(cases.user_idx))
+    registry.log_metrics(run_id, _mlflow_metrics(reports))
+    registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
+    main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
+    return Outcome(
+        f"NDCG@10 {main} ({len(cases.user_idx):,} users); champion: version {chosen} ({gate.reason})",
+        rows_in=len(cases.user_idx),
+        details=details,
+        tables_read=gold.tables_written,
+    )
+
+
+def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -> list[Report]:
+    """The new model, popularity, ALS and the champion on the same users."""
+    settings, lake = context.settings, context.lake
+    written = context.done("build_gold").tables_written
+    num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
+    num_users = _highest(context, schemas.SILVER_USERS, schemas.USER_IDX)
+    last = (holdout_cutoff(settings.gold, context.run_date) - timedelta(days=1)).date()
+    stats = written[schemas.GOLD_ITEM_STATS.name]
+    days = settings.evaluate.popularity_days
+    popularity = read_popularity(lake, stats, num_items, last, days)
+    windows = written[schemas.GOLD_TRAINING_SEQUENCES.name]
+    factors = train_als(lake, windows, settings.evaluate.als, num_users, num_items)
+    model, _ = load_bundle(context.done("train").details["bundle"], "cpu")
+    reports = [
+        evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
+        evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
+        evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
+    ]
+    if champion is not None:
+        old, _ = load_bundle(champion, "cpu")
+        reports.append(
+            evaluation.evaluate_model("champion", old, cases, popularity, settings.evaluate)
+        )
+    return reports
+
+
+def _details(
+    reports: list[Report], gate: Gate, version: str, champion: str, users: int
+) -> dict[str, str]:
+    details = {
+        "model_version": version,
+        "champion_version": champion,
+        "gate": gate.reason,
+        "users": str(users),
+        "models": " ".join(report.name for report in reports),
+    }
+    for report in reports:
+        details |= {f"{report.name} {name}": f"{v:.4f}" for name, v in report.means.items()}
+        low, high = report.interval.low, report.interval.high
+        details[f"{report.name} interval"] = f"{low:.4f} {high:.4f}"
+    return details
+
+
+def _mlflow_metrics(reports: list[Report]) -> Mapping[str, float]:
+    """The model's figures under their own names, the others' with their name in front."""
+    return {
+        name if report.name == "model" else f"{report.name}_{name}": value
+        for report in reports
+        for name, value in report.means.items()
+    }
+
+
+def _highest(context: Context, table: schemas.Table, index: str) -> int:
+    version = context.written("build_silver", table)
+    rows = context.lake.read(table, version).agg(F.coalesce(F.max(index), F.lit(0))).collect()
+    return int(rows[0][0])
+
+
+def _checkpoint_root(context: Context) -> Path:
+    configured = context.settings.train.checkpoint_dir
+    if configured:
+        return Path(configured).absolute()
+    root = local_lake_path(context.settings.lake.root)
+    if root is None:
+        raise ConfigError(
+            "train.checkpoint_dir must be set for a lake that is not a local folder",
+            where=context.settings.lake.root,
+            do="name a folder that all ranks and the driver share",
+        )
+    return root / "_checkpoints"
+
+
+def code_commit() -> str:
+    """The commit of a clone (with a + where files differ from it), else the release."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return f"release {__version__}"
+    return found.stdout.strip()
+
+
+TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train)
+EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

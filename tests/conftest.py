@@ -1,0 +1,47 @@
+"""Shared fixtures: one Spark session for all tests, small lakes, a real log where it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ML_100K = REPOSITORY.parent / "shared/data/ml-100k"
+
+# Every test, and every process it starts, gets a key of its own instead of the user's.
+os.environ["RECSYS_PSEUDONYM_KEY"] = "a key for tests, sixteen bytes or more"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """A local session with Delta, two cores, four shuffle partitions, UTC."""
+    from recsys.config import load_settings
+    from recsys.lake.session import build_session
+
+    session = build_session(load_settings(None, ["lake.root=unused"]), "tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def make_lake(spark: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Open a lake under the test's folder; arguments are ``section.key=value`` overrides."""
+    from recsys.config import load_settings
+    from recsys.lake.tables import Lake
+
+    def make(*overrides: str) -> Any:
+        return Lake(spark, load_settings(None, [f"lake.root={tmp_path}/lake", *overrides]))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ml_100k() -> Path:
+    """The MovieLens 100K log; its tests are skipped, and say so, where it is not there."""
+    if not (ML_100K / "u.data").exists():
+        pytest.skip(f"MovieLens 100K is not at {ML_100K}")
+    return ML_100K

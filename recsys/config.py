@@ -40,6 +40,7 @@ class Spark(Section):
     driver_memory: str = Field(
         pattern=r"^\d+[mg]$", description="driver heap, e.g. 2g; spark-submit's own flag wins"
     )
+    java_options: str = Field(description="flags of the driver's JVM")
     shuffle_partitions: int = Field(ge=1, description="tasks of a shuffle")
     extra: dict[str, str] = Field(description="any other Spark setting, name to value")
 
@@ -148,6 +149,13 @@ class Train(Section):
         ge=0, lt=1, description="of the moving average of weights that is evaluated and kept; "
         "0 keeps the last weights"
     )
+    target_horizon: int = Field(
+        ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
+    )
+    recency_half_life_days: float | None = Field(
+        gt=0, description="age at which an event counts half as much as one of today; "
+        "null counts all alike"
+    )
     gradient_clip_norm: float = Field(gt=0, description="largest L2 norm of the gradient")
     sampled_softmax_above_items: int = Field(
         ge=1, description="catalogues larger than this train on sampled negatives"
@@ -170,7 +178,7 @@ class Evaluate(Section):
     max_users: int = Field(ge=1, description="held-out users evaluated at most (chosen by hash)")
     min_history_events: int = Field(ge=0, description="events a user needs before the hold-out")
     popularity_days: int = Field(
-        ge=1, description="days that popularity counts, for the baseline and the fallback"
+        ge=1, description="days that recent popularity counts: the fallback, and a second baseline"
     )
     bootstrap_samples: int = Field(ge=10, description="resamples of users behind the intervals")
     als: Als = Field(description="Spark ALS, the baseline")
@@ -212,9 +220,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_relations(self) -> Settings:
         buckets = self.gold.length_buckets
-        if list(buckets) != sorted(set(buckets)) or buckets[-1] != self.gold.sequence_length:
+        ascend = list(buckets) == sorted(set(buckets)) and buckets[0] >= 1
+        if not ascend or buckets[-1] != self.gold.sequence_length:
             raise ValueError(
-                f"gold.length_buckets={list(buckets)} must ascend and end with "
+                f"gold.length_buckets={list(buckets)} must ascend from 1 or more and end with "
                 f"gold.sequence_length={self.gold.sequence_length}"
             )
         if self.model.dims % self.model.heads:
@@ -341,8 +350,8 @@ def _check_keys(layer: Mapping[str, Any], kind: type[BaseModel], where: str, at:
     for name, value in layer.items():
         if name not in kind.model_fields:
             known = [at + field for field in kind.model_fields]
-            near = difflib.get_close_matches(at + str(name), known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            near = difflib.get_close_matches(str(name), kind.model_fields, n=1, cutoff=0.5)
+            hint = f"did you mean {at}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown setting {at}{name}", where=where, do=hint)
         nested = _section_of(kind.model_fields[name].annotation)
         if nested is not None:
@@ -375,12 +384,16 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
         return ConfigError(first["msg"].removeprefix("Value error, "))
     if first["type"] == "missing":
         return ConfigError(f"{key} is missing", where="conf/base.yaml", do="give it a value")
-    meaning = next((row[3] for row in describe_settings() if row[0] == key), "")
+    # The error may lie within a value: gold.length_buckets.1 is the second of them.
+    setting, meaning = next(
+        (row[0], row[3]) for row in describe_settings() if f"{key}.".startswith(f"{row[0]}.")
+    )
+    source = next((name for at, name in sources.items() if f"{at}.".startswith(f"{setting}.")), "")
     allowed = first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(
         f"{key}={first['input']!r} is not allowed: {allowed}",
-        where=sources.get(key, ""),
-        do=f"{key}: {meaning}" if meaning else "",
+        where=sources.get(key, source),
+        do=f"{setting}: {meaning}",
     )
 
 

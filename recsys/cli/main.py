@@ -46,7 +46,7 @@ def _build_parser() -> argparse.ArgumentParser:
         return command
 
     night = add("nightly", "all steps of a night", "night", "input", "date", "force")
-    night.add_argument("--nights", type=int, default=1, metavar="N",
+    night.add_argument("--nights", type=_positive, default=1, metavar="N",
                        help="so many consecutive nights, the last one on --date (a backfill)")
     night.add_argument("--summary", action="store_true", help="end with a summary of the nights")
     demo = add("demo", "generate logs and run three nights on them", "night", "force")
@@ -66,13 +66,19 @@ def _build_parser() -> argparse.ArgumentParser:
     user.add_argument("--pseudonym", action="store_true", help="USER is a pseudonym already")
     user.add_argument("--json", action="store_true", help="a line of JSON instead of a table")
     models = add("runs", "the last training runs side by side", "look")
-    models.add_argument("--limit", type=int, default=10, help="how many (default: 10)")
+    models.add_argument("--limit", type=_positive, default=10, help="how many (default: 10)")
     settings = add("config", "the settings in force", "look", "input")
     settings.add_argument("--reference", action="store_true",
                           help="every setting: type, default, meaning (Markdown)")
     page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
     page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
 
 
 def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], None]:

@@ -9,7 +9,6 @@ from datetime import date, timedelta
 from recsys.cli.job import run_steps
 from recsys.cli.options import parse_date, read_settings
 from recsys.cli.summary import print_summary
-from recsys.errors import ConfigError
 from recsys.generate import generate_log
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
@@ -22,8 +21,6 @@ _DEMO_NIGHTS = 3
 
 def nightly(options: argparse.Namespace) -> None:
     """``recsys nightly``"""
-    if options.nights < 1:
-        raise ConfigError(f"--nights={options.nights} must be at least 1")
     lake = _run(options, _dates(options.date, options.nights), ALL_STEPS)
     if options.summary:
         print_summary(lake, _dates(options.date, options.nights))

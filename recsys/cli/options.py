@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -53,7 +54,8 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Settings, LogFormat]:
     for option, key in (("lake", "lake.root"), ("input", "input.path"), ("format", "input.format")):
         value = getattr(arguments, option, None)
         if value is not None:
-            overrides.append(f"{key}={value}")
+            # In quotes: YAML would read a folder named 2026-01-01 as a date.
+            overrides.append(f"{key}={json.dumps(value, ensure_ascii=False)}")
     log = load_format(load_settings(arguments.conf, overrides).input.format)
     return load_settings(arguments.conf, overrides, log.settings), log
 
@@ -73,6 +75,9 @@ def run(main: Callable[[], None]) -> int:
         # The reader of our output (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        _report_unforeseen(error)
+        return 1
     return 0
 
 
@@ -81,6 +86,18 @@ def _show_cause(error: RecsysError) -> None:
         traceback.print_exception(error)
     elif error.__cause__ is not None:
         print("  (RECSYS_DEBUG=1 shows the stack trace)", file=sys.stderr)
+
+
+def _report_unforeseen(error: Exception) -> None:
+    """Spark's errors are pages long, and what they mean to say stands in the first line."""
+    if os.environ.get("RECSYS_DEBUG"):
+        traceback.print_exception(error)
+        return
+    lines = [line.strip(" :\t") for line in str(error).splitlines() if line.strip()] or [""]
+    # Py4J puts a line of its own in front of Java's.
+    said = lines[1] if len(lines) > 1 and lines[0].startswith("An error occurred") else lines[0]
+    print(f"error: unforeseen {type(error).__name__}: {said[:500]}", file=sys.stderr)
+    print("  do:    run it again with RECSYS_DEBUG=1 for the stack trace", file=sys.stderr)
 
 
 def parse_date(text: str) -> date:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
-from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.errors import InputError
+from recsys.errors import InputError, LakeError
 from recsys.lake.files import RawFile
 from recsys.lake.formats import LogFormat
 from recsys.lake.tables import Commit, Lake
 
-_URL, _SPLIT, _AT, _SHIFT = "_url", "_split", "_at", "_shift"
+_URL, _SPLIT, _AT, _BEFORE = "_url", "_split", "_at", "_before"
+_PACKING = "spark.sql.files.openCostInBytes"
+_ROW_BITS = (1 << 33) - 1
+"""Of monotonically_increasing_id: the row within its task, below the task's number."""
+_UNCUT = (".gz", ".deflate", ".snappy", ".zst", ".lz4")
+"""Compressed files that Spark reads from the start only, whatever their size."""
 
 
 def ingest_files(lake: Lake, log: LogFormat, files: Sequence[RawFile], run_date: date) -> Commit:
@@ -25,16 +30,48 @@ def ingest_files(lake: Lake, log: LogFormat, files: Sequence[RawFile], run_date:
     Raises:
         InputError: a file is corrupt or all are empty.
     """
-    records = read_records(lake.spark, log, files).withColumn(schemas.INGEST_DATE, F.lit(run_date))
     where = f"{schemas.INGEST_DATE} = '{run_date}'"
-    return lake.replace(schemas.BRONZE_EVENTS, records, where)
+    with one_task_a_split(lake.spark):
+        records = read_records(lake.spark, log, files)
+        dated = records.withColumn(schemas.INGEST_DATE, F.lit(run_date))
+        try:
+            commit = lake.replace(schemas.BRONZE_EVENTS, dated, where)
+        except LakeError as error:
+            raise explain_read(error, files) from error
+    if not commit.rows:
+        raise InputError(
+            "the log has no record at all",
+            where=", ".join(file.url for file in files[:3]),
+            do="check what writes the log",
+        )
+    return commit
+
+
+@contextmanager
+def one_task_a_split(spark: SparkSession) -> Iterator[None]:
+    """Inside, a task reads one split of one file, so a row's place in its task is known.
+
+    Spark otherwise packs small files together; the cost of opening one is what it packs by.
+    """
+    before = spark.conf.get(_PACKING)
+    spark.conf.set(_PACKING, _split_bytes(spark))
+    try:
+        yield
+    finally:
+        spark.conf.set(_PACKING, before)
+
+
+def _split_bytes(spark: SparkSession) -> int:
+    return int(spark.conf.get("spark.sql.files.maxPartitionBytes").removesuffix("b"))
 
 
 def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) -> DataFrame:
     """One row a record: source_file, source_offset (from 1, a csv header included), raw.
 
+    To be used, and its rows read, inside ``one_task_a_split``.
+
     Raises:
-        InputError: a file is corrupt or all are empty.
+        InputError: a file is corrupt.
     """
     urls = [file.url for file in files]
     metadata = F.col("_metadata.file_path").alias(_URL)
@@ -43,69 +80,59 @@ def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) 
             rows = spark.read.parquet(*urls)
             raw = F.to_json(F.struct(*rows.columns)).alias(schemas.RAW)
             offset = F.col("_metadata.row_index").alias(_AT)
-            return _name(spark, rows.select(raw, metadata, F.lit(0).alias(_SPLIT), offset), files)
+            numbered = rows.select(raw, metadata, F.lit(0).alias(_SPLIT), offset)
+            return _name(spark, numbered, [(file, 0, 0) for file in files])
         lines = spark.read.text(urls).select(
             F.col("value").alias(schemas.RAW),
             metadata,
             F.col("_metadata.file_block_start").alias(_SPLIT),
-            F.monotonically_increasing_id().alias(_AT),
+            F.monotonically_increasing_id().bitwiseAND(_ROW_BITS).alias(_AT),
         )
-        return _number_lines(spark, lines, files)
-    except InputError:
-        raise
+        return _name(spark, lines, _count_lines_before(spark, lines, files))
     except Exception as error:
         raise explain_read(error, files) from error
 
 
-def _number_lines(spark: SparkSession, lines: DataFrame, files: Sequence[RawFile]) -> DataFrame:
-    """Turn Spark's row ids, which count within a task, into line numbers within a file.
+def _count_lines_before(
+    spark: SparkSession, lines: DataFrame, files: Sequence[RawFile]
+) -> list[tuple[RawFile, int, int]]:
+    """For each split of each file: where it starts (bytes), how many lines lie before it.
 
-    Spark cuts big files into splits. The first pass (no column is kept) learns where the ids of
-    each split begin and how many lines came before it in its file; the second shifts them.
+    Only files that Spark cuts are read for it: the one pass counts, no column is kept.
     """
+    size = _split_bytes(spark)
+    cut = {f.encoded: f for f in files if f.size > size and not f.name.endswith(_UNCUT)}
+    found = [(file, 0, 0) for file in files if file.encoded not in cut]
+    if not cut:
+        return found
     splits = (
-        lines.groupBy(_URL, _SPLIT)
-        .agg(F.min(_AT).alias(_AT), F.count(F.lit(1)).alias("rows"))
+        lines.where(F.col(_URL).isin(list(cut)))
+        .groupBy(_URL, _SPLIT)
+        .count()
         .orderBy(_URL, _SPLIT)
         .collect()
     )
-    if not splits:
-        raise InputError(
-            "the log has no record at all",
-            where=", ".join(file.url for file in files[:3]),
-            do="check what writes the log; nothing was changed",
-        )
     before: dict[str, int] = defaultdict(int)
-    shifts = []
-    for url, split, first, rows in splits:
-        shifts.append((url, split, before[url] - first))
+    for url, split, rows in splits:
+        found.append((cut[url], split, before[url]))
         before[url] += rows
-    return _name(spark, lines, files, shifts)
+    return found
 
 
 def _name(
-    spark: SparkSession,
-    rows: DataFrame,
-    files: Sequence[RawFile],
-    shifts: list[tuple[str, int, int]] | None = None,
+    spark: SparkSession, rows: DataFrame, splits: Sequence[tuple[RawFile, int, int]]
 ) -> DataFrame:
-    names = {_plain(file.url): file.name for file in files}
-    if shifts is None:
-        shifts = [(r[0], 0, 0) for r in rows.select(_URL).distinct().collect()]
     table = spark.createDataFrame(
-        [(url, split, shift, names[_plain(url)]) for url, split, shift in shifts],
-        f"{_URL} string, {_SPLIT} bigint, {_SHIFT} bigint, {schemas.SOURCE_FILE} string",
+        [(file.encoded, split, before, file.name) for file, split, before in splits],
+        f"{_URL} string, {_SPLIT} bigint, {_BEFORE} bigint, {schemas.SOURCE_FILE} string",
     )
-    return rows.join(F.broadcast(table), [_URL, _SPLIT]).select(
-        schemas.SOURCE_FILE,
-        (F.col(_AT) + F.col(_SHIFT) + 1).alias(schemas.SOURCE_OFFSET),
+    # A row of a split nobody listed must not vanish: the file was replaced while it was read.
+    unknown = F.raise_error(F.concat(F.lit("file changed while it was read: "), F.col(_URL)))
+    return rows.join(F.broadcast(table), [_URL, _SPLIT], "left").select(
+        F.coalesce(F.col(schemas.SOURCE_FILE), unknown.cast("string")).alias(schemas.SOURCE_FILE),
+        (F.col(_AT) + F.col(_BEFORE) + 1).alias(schemas.SOURCE_OFFSET),
         schemas.RAW,
     )
-
-
-def _plain(url: str) -> str:
-    """Spark and Hadoop write the same path with other slashes and escapes."""
-    return unquote(url.partition(":")[2]).lstrip("/")
 
 
 def explain_read(error: Exception, files: Sequence[RawFile]) -> InputError | Exception:

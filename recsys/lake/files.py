@@ -14,9 +14,13 @@ from recsys.lake.formats import LogFormat
 
 @dataclass(frozen=True)
 class RawFile:
-    """One raw file: full ``url``, ``name`` relative to the input, size in bytes, change time."""
+    """One raw file: full ``url``, ``name`` relative to the input, size in bytes, change time.
+
+    ``encoded`` is the url as Spark's file metadata writes it.
+    """
 
     url: str
+    encoded: str
     name: str
     size: int
     modified_ms: int
@@ -93,7 +97,9 @@ class _Folder:
             hidden = PurePosixPath(url).name.startswith(("_", "."))
             if status.isFile() and not hidden:
                 name = url.removeprefix(top).lstrip("/") or PurePosixPath(url).name
-                files.append(RawFile(url, name, status.getLen(), status.getModificationTime()))
+                encoded = str(status.getPath().toUri().toString())
+                size, modified = status.getLen(), status.getModificationTime()
+                files.append(RawFile(url, encoded, name, size, modified))
         return sorted(files, key=lambda file: file.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import zoneinfo
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,34 @@ from recsys.errors import ConfigError
 REQUIRED = (schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, schemas.EVENT_TS)
 OPTIONAL = (schemas.RATING, schemas.VALUE)
 
+# Why a record is rejected, in the order in which the rules are tried.
+BINARY = "binary"
+MALFORMED = "malformed"
+MISSING_USER_ID = "missing_user_id"
+MISSING_ITEM_ID = "missing_item_id"
+UNKNOWN_EVENT_TYPE = "unknown_event_type"
+BAD_TIMESTAMP = "bad_timestamp"
+BAD_RATING = "bad_rating"
+BAD_VALUE = "bad_value"
+AFTER_RUN_DATE = "after_run_date"
+REASONS = (
+    BINARY,
+    MALFORMED,
+    MISSING_USER_ID,
+    MISSING_ITEM_ID,
+    UNKNOWN_EVENT_TYPE,
+    BAD_TIMESTAMP,
+    BAD_RATING,
+    BAD_VALUE,
+    AFTER_RUN_DATE,
+)
+
 
 class Catalogue(Section):
     """A delimited file with a header that names the items."""
 
     file: str = Field(description="path relative to the input")
-    delimiter: str = Field(default="\t", description="between columns")
+    delimiter: str = Field(default="\t", min_length=1, description="between columns")
     item_id: str = Field(description="its column with the item's id")
     title: str | None = Field(default=None, description="its column with the item's title")
     attributes: dict[str, str] = Field(default_factory=dict, description="our name to its column")
@@ -31,7 +54,7 @@ class LogFormat(Section):
     """What a log looks like and how its columns become ours."""
 
     kind: Literal["json", "csv", "parquet"] = Field(description="json is one object a line")
-    delimiter: str = Field(default=",", description="between columns (csv)")
+    delimiter: str = Field(default=",", min_length=1, description="between columns (csv)")
     header: bool = Field(default=False, description="the first line names the columns (csv)")
     layout: Literal["daily", "snapshot"] = Field(
         description="daily: a folder a date; snapshot: one file or folder with all history"
@@ -58,7 +81,7 @@ class LogFormat(Section):
             raise ValueError(f"columns: {unknown[0]} is not one of {', '.join(sorted(known))}")
         if missing := [name for name in REQUIRED if name not in given]:
             raise ValueError(f"columns: {missing[0]} is missing")
-        numbered = all(isinstance(at, int) for at in self.columns.values())
+        numbered = all(isinstance(at, int) and at >= 0 for at in self.columns.values())
         if self.kind == "csv" and not self.header and not numbered:
             raise ValueError("columns: a csv without header needs column numbers from 0")
         if (self.kind != "csv" or self.header) and not all(
@@ -71,6 +94,15 @@ class LogFormat(Section):
             if ours not in schemas.EVENT_TYPE_CODES:
                 allowed = ", ".join(schemas.EVENT_TYPE_CODES)
                 raise ValueError(f"event_types: {ours} is not one of {allowed}")
+        for reason in self.tolerated_rejects:
+            if reason not in REASONS:
+                raise ValueError(
+                    f"tolerated_rejects: {reason} is not one of {', '.join(REASONS)}"
+                )
+        if self.time_zone not in zoneinfo.available_timezones():
+            raise ValueError(
+                f"time_zone: {self.time_zone} is not a time zone, e.g. Europe/Berlin or UTC"
+            )
         return self
 
 
@@ -93,7 +125,7 @@ def load_format(name: str) -> LogFormat:
             where=str(path),
             do=f"{hint}known: {', '.join(known)}; or give the path of a .yaml file",
         ) from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"format file {path} can't be read: {error}") from None
     try:
         return LogFormat.model_validate(content)

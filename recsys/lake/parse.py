@@ -8,18 +8,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.lake import formats
 from recsys.lake.formats import OPTIONAL, REQUIRED, LogFormat
 
 _FIELDS = "_fields"
 _CORRUPT = "_corrupt"
-
-MALFORMED = "malformed"
-BINARY = "binary"
-UNKNOWN_EVENT_TYPE = "unknown_event_type"
-BAD_TIMESTAMP = "bad_timestamp"
-BAD_RATING = "bad_rating"
-BAD_VALUE = "bad_value"
-AFTER_RUN_DATE = "after_run_date"
 
 
 def parse_records(
@@ -103,19 +96,19 @@ def _reason(limit: Column) -> Column:
     rating, raw = F.col("_rating"), F.col(schemas.RAW)
     is_rating = F.col(schemas.EVENT_TYPE) == "rating"
     rules = [
-        (raw.contains("\u0000"), BINARY),
-        (F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == ""), MALFORMED),
-        (F.col(schemas.RAW_USER_ID).isNull(), "missing_user_id"),
-        (F.col(schemas.ITEM_ID).isNull(), "missing_item_id"),
-        (F.col(schemas.EVENT_TYPE).isNull(), UNKNOWN_EVENT_TYPE),
-        (F.col(schemas.EVENT_TS).isNull(), BAD_TIMESTAMP),
+        (raw.contains("\u0000"), formats.BINARY),
+        (F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == ""), formats.MALFORMED),
+        (F.col(schemas.RAW_USER_ID).isNull(), formats.MISSING_USER_ID),
+        (F.col(schemas.ITEM_ID).isNull(), formats.MISSING_ITEM_ID),
+        (F.col(schemas.EVENT_TYPE).isNull(), formats.UNKNOWN_EVENT_TYPE),
+        (F.col(schemas.EVENT_TS).isNull(), formats.BAD_TIMESTAMP),
         (
             (rating.isNotNull() & ~F.coalesce(F.col(schemas.RATING).between(1, 5), F.lit(False)))
             | (is_rating & rating.isNull()),
-            BAD_RATING,
+            formats.BAD_RATING,
         ),
-        (F.col("_value").isNotNull() & F.col(schemas.VALUE).isNull(), BAD_VALUE),
-        (F.col(schemas.EVENT_TS) >= limit, AFTER_RUN_DATE),
+        (F.col("_value").isNotNull() & F.col(schemas.VALUE).isNull(), formats.BAD_VALUE),
+        (F.col(schemas.EVENT_TS) >= limit, formats.AFTER_RUN_DATE),
     ]
     reason = F.lit(None).cast("string")
     for broken, name in reversed(rules):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
@@ -21,27 +22,34 @@ def read_item_ids(lake: Lake, version: int) -> list[str]:
     return ids
 
 
+@dataclass(frozen=True)
+class Popularity:
+    """Popularity by item index, float32 [items + 1]; 0 is an item without any event so far.
+
+    Attributes:
+        ever: sum of each day's users over all days.
+        recent: the same over the last days. Items without an event in these follow behind (below
+            1), ordered by ``ever``.
+    """
+
+    ever: npt.NDArray[np.float32]
+    recent: npt.NDArray[np.float32]
+
+
 def read_popularity(
     lake: Lake, version: int, num_items: int, last: date, days: int
-) -> npt.NDArray[np.float32]:
-    """Popularity by index, float32 [items + 1], of the ``days`` days that end with ``last``.
-
-    It is the sum of each day's users. Items without an event in these days follow behind, ordered
-    by their older popularity; items without any event up to ``last`` are 0.
-    """
-    recent = F.col(schemas.EVENT_DATE) > F.lit(last - timedelta(days=days))
+) -> Popularity:
+    """Popularity as of the end of ``last`` (no later event counts), recent over ``days`` days."""
+    is_recent = F.col(schemas.EVENT_DATE) > F.lit(last - timedelta(days=days))
     users = F.col(schemas.USERS)
     rows = (
         lake.read(schemas.GOLD_ITEM_STATS, version)
         .where((F.col(schemas.EVENT_DATE) <= F.lit(last)) & (F.col(schemas.ITEM_IDX) <= num_items))
         .groupBy(schemas.ITEM_IDX)
-        .agg(
-            F.sum(F.when(recent, users).otherwise(0)).alias("recent"),
-            F.sum(users).alias("ever"),
-        )
+        .agg(F.sum(F.when(is_recent, users).otherwise(0)).alias("recent"), F.sum(users).alias("ever"))
         .toPandas()
     )
-    popularity = np.zeros(num_items + 1, dtype=np.float32)
-    older = rows["ever"] / (rows["ever"].max() + 1.0) if len(rows) else rows["ever"]
-    popularity[rows[schemas.ITEM_IDX]] = (rows["recent"] + older).astype(np.float32)
-    return popularity
+    ever, recent = (np.zeros(num_items + 1, dtype=np.float32) for _ in range(2))
+    at = rows[schemas.ITEM_IDX].to_numpy()
+    ever[at], recent[at] = rows["ever"], rows["recent"]
+    return Popularity(ever, recent + ever / (ever.max() + 1.0))

@@ -25,12 +25,13 @@ def build_histories(events: DataFrame) -> DataFrame:
         events: user_idx, user_id, item_idx, code, event_ts.
 
     Returns:
-        user_idx, user_id, _history: array<struct<micros, item, code>>.
+        user_idx, user_id, _history: array<struct<micros, item, code, seconds>>.
     """
     event = F.struct(
         F.unix_micros(schemas.EVENT_TS).alias("micros"),
         F.col(schemas.ITEM_IDX).alias("item"),
         F.col("code"),
+        F.unix_seconds(schemas.EVENT_TS).alias("seconds"),
     )
     ordered = events.groupBy(schemas.USER_IDX, schemas.USER_ID).agg(
         F.sort_array(F.collect_list(event)).alias(HISTORY)
@@ -93,8 +94,7 @@ def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -
 
 def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:
     """gold/holdout: users with items they first touched at or after ``cutoff``."""
-    micros = _micros(cutoff)
-    after = F.filter(HISTORY, lambda e: e["micros"] >= micros)
+    after = F.slice(HISTORY, _count_before(cutoff) + 1, F.size(HISTORY))
     split = histories.select(
         schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART), after.alias("_after")
     ).where(F.size("_after") > 0)
@@ -103,7 +103,7 @@ def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFra
         split.withColumn("_recent", _last(F.col(_CUTOFF_PART), gold.sequence_length))
         .select(
             schemas.USER_IDX,
-            F.transform("_recent", lambda e: e["item"]).alias(schemas.ITEMS),
+            F.col("_recent.item").alias(schemas.ITEMS),
             F.size(_CUTOFF_PART).alias(schemas.LENGTH),
             seen.alias(schemas.SEEN_ITEMS),
             F.array_except(_distinct_items("_after"), seen).alias(schemas.TARGETS),
@@ -113,8 +113,13 @@ def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFra
 
 
 def _before(cutoff: datetime) -> Column:
+    """The events before ``cutoff``: the first ones, as histories are in order."""
+    return F.slice(HISTORY, 1, _count_before(cutoff))
+
+
+def _count_before(cutoff: datetime) -> Column:
     micros = _micros(cutoff)
-    return F.filter(HISTORY, lambda e: e["micros"] < micros)
+    return F.size(F.filter(F.col(f"{HISTORY}.micros"), lambda moment: moment < micros))
 
 
 def _micros(moment: datetime) -> Column:
@@ -126,24 +131,21 @@ def _last(events: Column, length: int) -> Column:
 
 
 def _distinct_items(events: str) -> Column:
-    return F.array_sort(F.array_distinct(F.transform(events, lambda e: e["item"])))
+    return F.sort_array(F.array_distinct(F.col(f"{events}.item")))
 
 
 def _arrays(events: str, padded: bool = False) -> list[Column]:
-    def column(field: str, name: str, zero: Column) -> Column:
-        values = F.transform(events, lambda e: e[field])
-        if field == "micros":
-            values = F.transform(events, lambda e: F.floor(e["micros"] / 1_000_000))
+    def column(field: str, name: str, kind: str) -> Column:
+        values = F.col(f"{events}.{field}")
         if padded:
             gap = F.col(schemas.BUCKET) - F.col(schemas.LENGTH)
-            values = F.concat(F.array_repeat(zero, gap), values)
+            values = F.concat(F.array_repeat(F.lit(0).cast(kind), gap), values)
         return values.alias(name)
 
-    zero, long_zero = F.lit(0), F.lit(0).cast("bigint")
     return [
-        column("item", schemas.ITEMS, zero),
-        column("code", schemas.EVENT_TYPES, zero),
-        column("micros", schemas.EVENT_TIMES, long_zero),
+        column("item", schemas.ITEMS, "int"),
+        column("code", schemas.EVENT_TYPES, "int"),
+        column("seconds", schemas.EVENT_TIMES, "bigint"),
     ]
 
 

@@ -48,7 +48,8 @@ def build_session(settings: Settings, name: str) -> SparkSession:
         **_DELTA,
         **_ALWAYS,
         "spark.driver.memory": settings.spark.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} "
+        f"{settings.spark.java_options}",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
         **settings.spark.extra,
     }

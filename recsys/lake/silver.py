@@ -20,6 +20,7 @@ from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
 from recsys.lake.tables import Lake, in_parallel
 
 _DUPLICATE = "_duplicate"
+_GROUP = "_group"
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,31 @@ def _mark_duplicates(lake: Lake, parsed: DataFrame, run_date: date) -> DataFrame
     A duplicate repeats the same user, item and type within ``silver.near_duplicate_seconds`` of
     the record before it, or equals an event that another night brought.
     """
-    content = [
-        schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, schemas.EVENT_TS, schemas.RATING,
-        schemas.VALUE,
-    ]  # fmt: skip
-    texts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in content]
+    content = [schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE]
+    figures = [F.unix_micros(schemas.EVENT_TS), F.col(schemas.RATING), F.col(schemas.VALUE)]
+    texts = [F.coalesce(c.cast("string"), F.lit("")) for c in [*map(F.col, content), *figures]]
+    rejected = F.col(schemas.REASON).isNotNull()
+    # Rows are shuffled by one number instead of three strings, and only a reject keeps its line.
+    # A reject's number is its own: a flood of nulls is no skewed key.
+    place = F.xxhash64(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
     events = parsed.withColumns(
         {
             schemas.EVENT_ID: F.md5(F.concat_ws("\u001f", *texts)),
             schemas.EVENT_DATE: F.to_date(schemas.EVENT_TS),
+            schemas.RAW: F.when(rejected, F.col(schemas.RAW)),
+            _GROUP: F.when(rejected, place).otherwise(F.xxhash64(*content)),
         }
     )
-    # Rejects go to groups of their own line, so that a flood of nulls is no skewed key.
-    rejected = F.when(F.col(schemas.REASON).isNotNull(), F.col(schemas.SOURCE_OFFSET))
-    same = Window.partitionBy(
-        schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, rejected
-    ).orderBy(schemas.EVENT_TS, schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
-    gap = F.unix_micros(schemas.EVENT_TS) - F.lag(F.unix_micros(schemas.EVENT_TS)).over(same)
-    near = gap <= lake.settings.silver.near_duplicate_seconds * 1_000_000
-    marked = events.withColumn(
-        _DUPLICATE, F.coalesce(near, F.lit(False)) & F.col(schemas.REASON).isNull()
+    order = Window.partitionBy(_GROUP).orderBy(
+        schemas.EVENT_TS, schemas.SOURCE_FILE, schemas.SOURCE_OFFSET
     )
+    micros = F.unix_micros(schemas.EVENT_TS)
+    near = micros - F.lag(micros).over(order) <= (
+        lake.settings.silver.near_duplicate_seconds * 1_000_000
+    )
+    for name in content:
+        near &= F.lag(name).over(order) == F.col(name)
+    marked = events.withColumn(_DUPLICATE, F.coalesce(near, F.lit(False)) & ~rejected)
     if not lake.exists(schemas.SILVER_EVENTS):
         return marked
     keys = [schemas.EVENT_DATE, schemas.EVENT_ID]

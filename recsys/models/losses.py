@@ -13,37 +13,55 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK_ELEMENTS = 1 << 25
-"""Logits held at once: 32 Mi, i.e. 128 MiB in float32."""
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
+"""Logits held at once by device: on a CPU as many as its cache holds (4 MiB in float32), where
+every further pass over them is cheap; on a GPU enough to keep it busy (128 MiB)."""
+
+_MIN_CHUNK = 64
+
+
+def chunk_positions(num_items: int, device: torch.device) -> int:
+    """Positions whose logits over ``num_items`` are made at once, at least 64."""
+    elements = CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"])
+    return max(_MIN_CHUNK, elements // max(1, num_items))
 
 
 def full_softmax_loss(
-    hidden: Tensor, item_vectors: Tensor, targets: Tensor, chunk_elements: int = CHUNK_ELEMENTS
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    positions_at_once: int | None = None,
 ) -> Tensor:
-    """Sum of -log softmax(hidden · items)[target] over positions, a float32 scalar.
+    """Sum of -weight * log softmax(hidden · items)[target] over positions, a float32 scalar.
 
     Padding (item 0) is not in the softmax. Logits are made and turned into gradients one chunk
-    of positions at a time, so memory is bounded by ``chunk_elements`` whatever the catalogue; the
-    gradients cost no second pass over the logits. Under autocast the products run in its type.
+    of positions at a time, so memory is bounded whatever the number of positions; the gradients
+    cost no second pass over the logits. Under autocast the products run in its type.
 
     Args:
         hidden: float [positions, dims], real positions only.
         item_vectors: float [num_items + 1, dims], row 0 is padding.
         targets: int64 [positions], 1 to num_items.
-        chunk_elements: most logits held at once (one position's at least).
+        weights: float [positions]; None weighs all alike.
+        positions_at_once: size of a chunk; None takes ``chunk_positions``.
 
     Source of the fusion: Hsu et al. 2024, "Liger Kernel", section 3.2 (FusedLinearCrossEntropy).
     """
-    loss: Tensor = _FullSoftmax.apply(  # type: ignore[no-untyped-call]
-        hidden, item_vectors, targets, chunk_elements
-    )
+    size = positions_at_once or chunk_positions(len(item_vectors) - 1, hidden.device)
+    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, weights, size)
     return loss
 
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, item_vectors: Tensor, targets: Tensor, chunk_elements: int
+        ctx: Any,
+        hidden: Tensor,
+        item_vectors: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        positions_at_once: int,
     ) -> Tensor:
         dtype = _product_dtype(hidden)
         states, items = hidden.to(dtype), item_vectors[1:].to(dtype)
@@ -51,26 +69,47 @@ class _FullSoftmax(torch.autograd.Function):
         state_gradient = torch.zeros_like(hidden) if wants_gradient else None
         item_gradient = torch.zeros_like(item_vectors) if wants_gradient else None
         total = hidden.new_zeros((), dtype=torch.float32)
-        step = max(1, chunk_elements // max(1, len(items)))
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(states), step):
-                chunk, wanted = states[start : start + step], targets[start : start + step] - 1
-                log_shares = torch.log_softmax((chunk @ items.T).float(), dim=1)
-                total -= log_shares.gather(1, wanted[:, None]).sum()
+            for start in range(0, len(states), positions_at_once):
+                part = slice(start, start + positions_at_once)
+                losses, error = _loss_and_error(states[part] @ items.T, targets[part, None] - 1)
+                if weights is not None:
+                    losses, error = losses * weights[part, None], error * weights[part, None]
+                total += losses.sum()
                 if state_gradient is None or item_gradient is None:
                     continue
-                error = log_shares.exp_()
-                error[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
                 error = error.to(dtype)
-                state_gradient[start : start + step] = error @ items
-                item_gradient[1:] += error.T @ chunk
+                state_gradient[part] = error @ items
+                item_gradient[1:] += error.T @ states[part]
         ctx.save_for_backward(state_gradient, item_gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         state_gradient, item_gradient = ctx.saved_tensors
-        return state_gradient * gradients[0], item_gradient * gradients[0], None, None
+        return state_gradient * gradients[0], item_gradient * gradients[0], None, None, None
+
+
+def _loss_and_error(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy float32 [positions, 1] and its gradient by the logits (softmax - one-hot).
+
+    Args:
+        logits: [positions, items], may be overwritten.
+        wanted: column of each target, int64 [positions, 1].
+    """
+    minus_one = torch.full_like(wanted, -1.0, dtype=torch.float32)
+    if logits.device.type == "cpu":
+        # In place, with one exponential an entry: on a CPU that is what costs.
+        logits = logits.float()
+        target_logits = logits.gather(1, wanted)
+        highest = logits.amax(dim=1, keepdim=True)
+        sums = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        losses = sums.log() + highest - target_logits
+        return losses, logits.div_(sums).scatter_add_(1, wanted, minus_one)
+    # Few kernels: on a GPU passes over memory are what costs.
+    log_shares = torch.log_softmax(logits, dim=1, dtype=torch.float32)
+    losses = -log_shares.gather(1, wanted)
+    return losses, log_shares.exp_().scatter_add_(1, wanted, minus_one)
 
 
 def sample_negatives(num_items: int, count: int, generator: torch.Generator) -> Tensor:
@@ -79,9 +118,13 @@ def sample_negatives(num_items: int, count: int, generator: torch.Generator) -> 
 
 
 def sampled_softmax_loss(
-    hidden: Tensor, item_vectors: Tensor, targets: Tensor, negatives: Tensor
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Sum over positions of cross-entropy against the target and shared negatives, a scalar.
+    """Weighted sum of cross-entropies against the target and shared negatives, a scalar.
 
     The sum over other items in the softmax is estimated by importance sampling: each of the K
     uniform draws stands for num_items / K items (logit + log(num_items / K)), a draw that hits
@@ -93,19 +136,21 @@ def sampled_softmax_loss(
         item_vectors: float [num_items + 1, dims], row 0 is padding.
         targets: int64 [positions], 1 to num_items.
         negatives: int64 [K] of ``sample_negatives``, shared by all positions.
+        weights: float [positions]; None weighs all alike.
 
     Source: Bengio and Senécal 2008, section III; Khrylchenko et al. 2025, "Correcting the LogQ
     Correction", for leaving the target uncorrected.
     """
-    weight = math.log((len(item_vectors) - 1) / len(negatives))
+    correction = math.log((len(item_vectors) - 1) / len(negatives))
     # Both through embedding: its gradient adds repeated rows up in a fixed order.
     chosen = functional.embedding(targets, item_vectors)
     others = functional.embedding(negatives, item_vectors)
     positive = (hidden.float() * chosen.float()).sum(dim=1, keepdim=True)
-    negative = (hidden @ others.T).float() + weight
+    negative = (hidden @ others.T).float() + correction
     negative = negative.masked_fill(targets[:, None] == negatives[None, :], -torch.inf)
     logits = torch.cat([positive, negative], dim=1)
-    return (torch.logsumexp(logits, dim=1) - positive[:, 0]).sum()
+    losses = torch.logsumexp(logits, dim=1) - positive[:, 0]
+    return (losses if weights is None else losses * weights).sum()
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:

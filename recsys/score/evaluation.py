@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Evaluate
 from recsys.lake.baselines import Factors
+from recsys.lake.popularity import Popularity
 from recsys.lake.tables import Lake
 from recsys.ranking import metrics
 from recsys.ranking.top_n import flatten, rank_items
@@ -22,8 +23,6 @@ CUT_OFFS = (10, 20)
 MAIN_METRIC = "ndcg_at_10"
 
 IntArray = npt.NDArray[np.integer]
-Popularity = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Cases:
@@ -74,14 +73,24 @@ def evaluate_model(
     name: str, model: torch.nn.Module, cases: Cases, popularity: Popularity, evaluate: Evaluate
 ) -> Report:
     """A sequence model, through the ranking code of production (fallback included)."""
-    lists = rank_histories(model, cases.histories, cases.seen, popularity, max(CUT_OFFS))
+    lists = rank_histories(
+        model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS)
+    )
     return _report(name, lists.items, cases, popularity, evaluate)
 
 
-def evaluate_popularity(cases: Cases, popularity: Popularity, evaluate: Evaluate) -> Report:
-    """The same popular items for everybody, less what each has seen."""
-    lists = rank_popular(popularity, cases.seen, max(CUT_OFFS))
-    return _report("popularity", lists.items, cases, popularity, evaluate)
+def evaluate_popularity(
+    cases: Cases, popularity: Popularity, evaluate: Evaluate
+) -> tuple[Report, Report]:
+    """The same popular items for everybody, less what each has seen: of all days, of the last."""
+    ever, recent = (
+        rank_popular(values, cases.seen, max(CUT_OFFS)).items
+        for values in (popularity.ever, popularity.recent)
+    )
+    return (
+        _report("popularity", ever, cases, popularity, evaluate),
+        _report("recent_popularity", recent, cases, popularity, evaluate),
+    )
 
 
 def evaluate_factors(
@@ -90,7 +99,7 @@ def evaluate_factors(
     """Spark ALS's factors, every item ranked by the product of user and item vector."""
     items = torch.from_numpy(factors.items)
     users = torch.from_numpy(factors.users)
-    unborn = torch.from_numpy(popularity <= 0)
+    unborn = torch.from_numpy(popularity.ever <= 0)
     found = []
     for at in range(0, len(cases.user_idx), 1024):
         scores = users[torch.from_numpy(cases.user_idx[at : at + 1024]).long()] @ items.T
@@ -103,14 +112,14 @@ def _report(
     name: str, items: IntArray, cases: Cases, popularity: Popularity, evaluate: Evaluate
 ) -> Report:
     hits = metrics.find_hits(items, flatten(cases.targets))
-    candidates = int((popularity > 0).sum())
+    candidates = int((popularity.ever > 0).sum())
     means: dict[str, float] = {}
     for k in CUT_OFFS:
         means[f"ndcg_at_{k}"] = float(metrics.ndcg(hits, k).mean())
         means[f"hr_at_{k}"] = float(metrics.hit_rate(hits, k).mean())
         means[f"mrr_at_{k}"] = float(metrics.mrr(hits, k).mean())
         means[f"coverage_at_{k}"] = metrics.coverage(items, candidates, k)
-        means[f"novelty_at_{k}"] = metrics.novelty(items, popularity, k)
+        means[f"novelty_at_{k}"] = metrics.novelty(items, popularity.ever, k)
     per_user = metrics.ndcg(hits, 10)
     interval = metrics.bootstrap_interval(per_user, evaluate.bootstrap_samples, seed=1)
     return Report(name, means, interval, per_user)

@@ -46,7 +46,7 @@ def score_users(
     )
     name = f"scoring-{tag}.tar"
     with tempfile.TemporaryDirectory(prefix="recsys-scoring-") as folder:
-        write_pack(Path(folder) / name, bundle, item_ids, popularity)
+        write_pack(Path(folder) / name, bundle, item_ids, popularity.recent)
         lake.spark.sparkContext.addFile(str(Path(folder) / name))
         lists = (
             all_users(lake, versions)

@@ -123,7 +123,7 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
     model, _ = load_bundle(context.done("train").details["bundle"], "cpu")
     reports = [
         evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
-        evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
+        *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
     if champion is not None:

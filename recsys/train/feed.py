@@ -5,43 +5,45 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recsys.errors import TrainingError
 from recsys.schemas import TRAIN_SPLIT, VALIDATION_SPLIT, DataFile, PinnedTable
-from recsys.train.plan import EpochPlan, count_batches, generator, plan_epoch
+from recsys.train.batch import Batch, Recency, make_batch
+from recsys.train.plan import EpochPlan, generator, plan_epoch
 from recsys.train.shuffle import Rows, ShuffleBuffer
 
-ReadRowGroups = Callable[[Sequence[DataFile]], Iterator[Rows]]
+ReadRowGroups = Callable[[Sequence[DataFile]], Generator[Rows, None, None]]
 _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Windows of one padded length.
+class FeedOptions:
+    """How one rank makes batches.
 
     Attributes:
-        items: int64 [rows, length], oldest first, zeros in front; no rows in an empty batch.
-        positions: int64 [targets], flat indices into [rows, length - 1]: inputs whose item and
-            whose next item are both real. Found here, on the CPU, so that a GPU need not wait.
+        seed: same seed and table, same batches.
+        rank, ranks: this process and their number.
+        batch_size: rows of a full batch.
+        shuffle_rows: rows held to shuffle.
+        prefetch: batches made ahead of the model.
+        recency: weighs targets by age; rows then hold hours (see ``shuffle.Rows``).
+        pin_memory: for a GPU.
     """
 
-    items: Tensor
-    positions: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``; from pinned memory the copy does not block."""
-        if device.type == "cpu":
-            return self
-        return Batch(
-            self.items.to(device, non_blocking=True), self.positions.to(device, non_blocking=True)
-        )
+    seed: int
+    rank: int
+    ranks: int
+    batch_size: int
+    shuffle_rows: int
+    prefetch: int
+    recency: Recency | None = None
+    pin_memory: bool = False
 
 
 class Feed(Protocol):
@@ -61,23 +63,11 @@ class RowGroupFeed:
     """Batches of a pinned table from any source of row groups (see the two functions below)."""
 
     def __init__(
-        self,
-        table: PinnedTable,
-        read_row_groups: ReadRowGroups,
-        *,
-        seed: int,
-        rank: int,
-        ranks: int,
-        batch_size: int,
-        shuffle_rows: int,
-        prefetch: int,
-        pin_memory: bool = False,
+        self, table: PinnedTable, read_row_groups: ReadRowGroups, options: FeedOptions
     ) -> None:
         self._train = [file for file in table.files if file.split == TRAIN_SPLIT]
         self._validation = [file for file in table.files if file.split == VALIDATION_SPLIT]
-        self._read, self._seed, self._rank, self._ranks = read_row_groups, seed, rank, ranks
-        self._batch_size, self._shuffle_rows = batch_size, shuffle_rows
-        self._prefetch, self._pin_memory = prefetch, pin_memory
+        self._read, self._options = read_row_groups, options
         if not self._train or not self._validation:
             raise TrainingError(
                 f"{len(self._train)} training and {len(self._validation)} validation files: "
@@ -90,61 +80,57 @@ class RowGroupFeed:
         return self._plan(epoch).steps
 
     def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
-        plan = self._plan(epoch)
-        return BatchStream(self._train_batches(plan, epoch, skip), self._prefetch, self._pin_memory)
+        return self._stream(self._train_batches(self._plan(epoch), epoch, skip))
 
     def validation(self) -> BatchStream:
-        own = self._validation[self._rank :: self._ranks]
-        return BatchStream(self._validation_batches(own), self._prefetch, self._pin_memory)
+        own = self._validation[self._options.rank :: self._options.ranks]
+        return self._stream(self._validation_batches(own))
+
+    def _stream(self, rows: Iterator[Rows]) -> BatchStream:
+        options = self._options
+        return BatchStream(rows, options.prefetch, options.recency, options.pin_memory)
 
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
             self._train,
-            seed=self._seed,
+            seed=self._options.seed,
             epoch=epoch,
-            rank=self._rank,
-            ranks=self._ranks,
-            batch_size=self._batch_size,
+            rank=self._options.rank,
+            ranks=self._options.ranks,
+            batch_size=self._options.batch_size,
         )
 
     def _train_batches(self, plan: EpochPlan, epoch: int, skip: int) -> Iterator[Rows]:
+        options = self._options
         buffer = ShuffleBuffer(
-            self._shuffle_rows,
-            self._batch_size,
-            choose_bucket=generator(self._seed, epoch, "bucket"),
-            choose_rows=generator(self._seed, epoch, "rows", self._rank),
+            options.shuffle_rows,
+            options.batch_size,
+            choose_bucket=generator(options.seed, epoch, "bucket"),
+            choose_rows=generator(options.seed, epoch, "rows", options.rank),
         )
         made = 0
-        for rows in buffer.batches(self._read(plan.files)):
-            made += 1
-            if made > skip:
-                yield rows
+        with closing(self._read(plan.files)) as row_groups:
+            for rows in buffer.batches(row_groups):
+                made += 1
+                if made > skip:
+                    yield rows
         if made != plan.batches:
             raise TrainingError(f"epoch {epoch} gave {made} batches, {plan.batches} were planned")
-        empty = np.zeros((0, plan.files[0].bucket), dtype=np.int32)
+        width = plan.files[0].bucket * (1 if options.recency is None else 2)
         for _ in range(max(made, skip), plan.steps):
-            yield empty
+            yield np.zeros((0, width), dtype=np.int32)
 
     def _validation_batches(self, files: Sequence[DataFile]) -> Iterator[Rows]:
         if not files:
             return
-        for rows in self._read(files):
-            for start in range(0, len(rows), self._batch_size):
-                yield rows[start : start + self._batch_size]
+        size = self._options.batch_size
+        with closing(self._read(files)) as row_groups:
+            for rows in row_groups:
+                for start in range(0, len(rows), size):
+                    yield rows[start : start + size]
 
 
-def petastorm_feed(
-    table: PinnedTable,
-    *,
-    workers: int,
-    seed: int,
-    rank: int,
-    ranks: int,
-    batch_size: int,
-    shuffle_rows: int,
-    prefetch: int,
-    pin_memory: bool = False,
-) -> RowGroupFeed:
+def petastorm_feed(table: PinnedTable, options: FeedOptions, workers: int) -> RowGroupFeed:
     """The feed of production: row groups through Petastorm with ``workers`` threads.
 
     Raises:
@@ -152,50 +138,21 @@ def petastorm_feed(
     """
     from recsys.train.petastorm_reader import read_row_groups
 
-    return RowGroupFeed(
-        table,
-        lambda files: read_row_groups(files, workers),
-        seed=seed,
-        rank=rank,
-        ranks=ranks,
-        batch_size=batch_size,
-        shuffle_rows=shuffle_rows,
-        prefetch=prefetch,
-        pin_memory=pin_memory,
-    )
+    with_hours = options.recency is not None
+    return RowGroupFeed(table, lambda files: read_row_groups(files, workers, with_hours), options)
 
 
 class InMemoryFeed(RowGroupFeed):
     """The twin without Petastorm: the same batches from arrays, for tests, benchmarks and GPUs.
 
     Args:
-        rows: file url to its items, int32 [rows, bucket].
+        table: its urls are only keys here.
+        rows: url to its rows (with hours where ``options.recency`` is given).
+        options: as for Petastorm.
     """
 
-    def __init__(
-        self,
-        table: PinnedTable,
-        rows: Mapping[str, Rows],
-        *,
-        seed: int,
-        rank: int,
-        ranks: int,
-        batch_size: int,
-        shuffle_rows: int,
-        prefetch: int,
-        pin_memory: bool = False,
-    ) -> None:
-        super().__init__(
-            table,
-            lambda files: (rows[file.url] for file in files),
-            seed=seed,
-            rank=rank,
-            ranks=ranks,
-            batch_size=batch_size,
-            shuffle_rows=shuffle_rows,
-            prefetch=prefetch,
-            pin_memory=pin_memory,
-        )
+    def __init__(self, table: PinnedTable, rows: Mapping[str, Rows], options: FeedOptions) -> None:
+        super().__init__(table, lambda files: (rows[file.url] for file in files), options)
 
 
 class BatchStream:
@@ -205,8 +162,14 @@ class BatchStream:
     stops the thread, and with it the readers behind it.
     """
 
-    def __init__(self, rows: Iterator[Rows], prefetch: int, pin_memory: bool = False) -> None:
-        self._rows, self._pin_memory = rows, pin_memory
+    def __init__(
+        self,
+        rows: Iterator[Rows],
+        prefetch: int,
+        recency: Recency | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self._rows, self._recency, self._pin_memory = rows, recency, pin_memory
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self.waited_seconds = 0.0
@@ -241,7 +204,8 @@ class BatchStream:
     def _produce(self) -> None:
         try:
             for rows in self._rows:
-                if not self._put(make_batch(rows, self._pin_memory)):
+                batch = make_batch(rows, self._recency)
+                if not self._put(batch.pin_memory() if self._pin_memory else batch):
                     break
             self._put(None)
         except BaseException as error:  # handed to the consumer
@@ -259,25 +223,3 @@ class BatchStream:
             except queue.Full:
                 continue
         return False
-
-
-def make_batch(rows: Rows, pin_memory: bool = False) -> Batch:
-    """Wrap items int32 [rows, length] and find the positions that have a target."""
-    real = (rows[:, :-1] > 0) & (rows[:, 1:] > 0)
-    items = torch.from_numpy(rows.astype(np.int64))
-    positions = torch.from_numpy(np.flatnonzero(real))
-    if pin_memory:
-        items, positions = items.pin_memory(), positions.pin_memory()
-    return Batch(items, positions)
-
-
-__all__ = [
-    "Batch",
-    "BatchStream",
-    "Feed",
-    "InMemoryFeed",
-    "RowGroupFeed",
-    "count_batches",
-    "make_batch",
-    "petastorm_feed",
-]

@@ -1,8 +1,8 @@
 """The training loop, the same on one process and on many ranks.
 
-The gradient of a step is that of (sum of losses over all ranks) / (targets of all ranks): every
-rank divides its own sum by the common count and Horovod adds gradients up. So N ranks train like
-one rank with an N times larger batch, also where windows or ranks have unequal shares.
+The gradient of a step is that of (sum of losses over all ranks) / (weight of all ranks' targets):
+every rank divides its own sum by the common weight, Horovod adds gradients up. So N ranks train
+like one rank with an N times larger batch, also where windows or ranks have unequal shares.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from recsys.bundle import BundleInfo, save_bundle
 from recsys.models import SASRecConfig, build_model
 from recsys.models.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
 from recsys.train import validation
+from recsys.train.batch import Batch
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator
-from recsys.train.feed import Batch, Feed
+from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.optimization import (
     Schedule,
@@ -73,7 +74,7 @@ class Trainer:
             self.settings.final_learning_rate_share,
         )
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
-        self._pending: list[tuple[Tensor, int]] = []
+        self._pending: list[tuple[Tensor, float, int]] = []
 
     def run(self) -> TrainingResult:
         """Train until patience or epochs run out, keep the best weights, and report."""
@@ -101,7 +102,7 @@ class Trainer:
         started = time.perf_counter()
         with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
             for batch in batches:
-                self._train_step(batch.to(self.device))
+                self._train_step(batch)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
                 if state.global_step % settings.checkpoint_every_steps == 0:
@@ -116,14 +117,16 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         state = self.state
         torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
-        own = torch.tensor([float(len(batch.positions))], dtype=torch.float64)
-        targets = int(self.communicator.allreduce_sum(own).item())
+        targets, weights = batch.choose_targets(self.settings.target_horizon)
+        sums = [len(targets), len(targets) if weights is None else weights.double().sum().item()]
+        own = torch.tensor(sums, dtype=torch.float64)
+        count, weight = self.communicator.allreduce_sum(own).tolist()
         learning_rate = self.schedule.at(state.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        loss = self._sum_losses(batch)
-        self.scaler.scale(loss / max(1, targets)).backward()
+        loss = self._sum_losses(batch, targets, weights)
+        self.scaler.scale(loss / (weight or 1.0)).backward()
         with self.communicator.reduced_gradients(self.optimizer):
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(
@@ -133,56 +136,62 @@ class Trainer:
             self.scaler.update()
         decay = self.settings.weight_average_decay
         update_average(self.average, self.model, decay, state.global_step)
-        self._pending.append((loss.detach(), targets))
+        self._pending.append((loss.detach(), weight, int(count)))
         state.global_step += 1
         state.step_in_epoch += 1
 
-    def _sum_losses(self, batch: Batch) -> Tensor:
+    def _sum_losses(self, batch: Batch, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Sum over this rank's targets; zero, but with gradients, for an empty batch."""
-        if not len(batch.positions):
+        if not len(targets):
             # Horovod waits for a gradient of every weight from every rank.
             return torch.stack([weight.sum() * 0.0 for weight in self.model.parameters()]).sum()
+        batch, targets = batch.to(self.device), targets.to(self.device, non_blocking=True)
+        if weights is not None:
+            weights = weights.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             hidden = self.model(batch.items[:, :-1])
             hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
-            targets = batch.items[:, 1:].flatten().index_select(0, batch.positions)
             if self.job.num_items <= self.settings.sampled_softmax_above_items:
-                return full_softmax_loss(hidden, self.model.item_vectors(), targets)
+                return full_softmax_loss(hidden, self.model.item_vectors(), targets, weights)
             # Without the rank: one draw for all ranks, as one rank with their batches would.
             draw = torch.Generator().manual_seed(
                 step_seed(self.settings.seed, self.state.global_step, -1)
             )
             negatives = sample_negatives(self.job.num_items, self.settings.negatives, draw)
             return sampled_softmax_loss(
-                hidden, self.model.item_vectors(), targets, negatives.to(self.device)
+                hidden, self.model.item_vectors(), targets, negatives.to(self.device), weights
             )
 
     def _flush(self) -> None:
         """Add up pending losses over ranks: one message for many steps, and no wait for a GPU."""
         if not self._pending:
             return
-        own = torch.stack([loss for loss, _ in self._pending]).double().cpu()
+        own = torch.stack([loss for loss, _, _ in self._pending]).double().cpu()
         sums = self.communicator.allreduce_sum(own).tolist()
-        counts = [targets for _, targets in self._pending]
+        weights = [weight for _, weight, _ in self._pending]
+        count = sum(targets for _, _, targets in self._pending)
         first = self.state.global_step - len(sums)
         self._pending.clear()
         self.state.epoch_loss += sum(sums)
-        self.state.epoch_targets += sum(counts)
-        self.state.events += sum(counts)
+        self.state.epoch_weight += sum(weights)
+        self.state.events += count
         if self.communicator.rank == 0:
             self.tracker.log_steps(
                 [
-                    (first + i, {"loss": total / max(1, count), "lr": self.schedule.at(first + i)})
-                    for i, (total, count) in enumerate(zip(sums, counts, strict=True))
+                    (
+                        first + i,
+                        {"loss": total / (weight or 1.0), "lr": self.schedule.at(first + i)},
+                    )
+                    for i, (total, weight) in enumerate(zip(sums, weights, strict=True))
                 ]
             )
-        self.progress.step(sum(sums) / max(1, sum(counts)), sum(counts), len(sums))
+        self.progress.step(sum(sums) / (sum(weights) or 1.0), count, len(sums))
 
     def _validate_epoch(self) -> None:
         state = self.state
         with self.feed.validation() as batches:
             metrics = validation.validate(self.average, batches, self.communicator, self.device)
-        figures = {"train_loss": state.epoch_loss / max(1.0, state.epoch_targets), **metrics}
+        figures = {"train_loss": state.epoch_loss / (state.epoch_weight or 1.0), **metrics}
         state.history.append(figures)
         if state.best_epoch < 0 or metrics[validation.NDCG] > state.best_metrics[validation.NDCG]:
             state.best_epoch, state.best_metrics = state.epoch, metrics
@@ -193,7 +202,7 @@ class Trainer:
         speed = state.events / max(1e-9, state.train_seconds)
         self.progress.end_epoch(state.epoch, {**figures, "events_per_second": speed})
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
-        state.epoch_loss = state.epoch_targets = 0.0
+        state.epoch_loss = state.epoch_weight = 0.0
 
     def _save_checkpoint(self) -> None:
         if self.communicator.rank != 0:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from recsys.errors import TrainingError
-from recsys.schemas import ITEMS, DataFile
-from recsys.train.shuffle import Rows
+from recsys.schemas import EVENT_TIMES, ITEMS, DataFile
+from recsys.train.shuffle import Rows, pack_rows
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -29,37 +29,41 @@ _QUEUED_ROW_GROUPS = 4
 logging.getLogger("petastorm").setLevel(logging.WARNING)
 
 
-def read_row_groups(files: Sequence[DataFile], workers: int) -> Iterator[Rows]:
-    """The ``items`` column of each file, int32 [rows, bucket], in the order of ``files``.
+def read_row_groups(
+    files: Sequence[DataFile], workers: int, with_hours: bool
+) -> Generator[Rows, None, None]:
+    """The windows of each file, int32 [rows, width], in the order of ``files`` (see ``Rows``).
 
     Args:
         files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, passed on as they are.
         workers: reading threads.
+        with_hours: read the events' times too.
 
     Raises:
         TrainingError: a file is missing or unreadable, or does not hold what the plan says.
     """
     workers = min(workers, len(files))
+    columns = [ITEMS, EVENT_TIMES] if with_hours else [ITEMS]
     readers: list[Any] = []
     # Petastorm calls deprecated pyarrow functions for every row group it touches. The filter is
     # global and stays: its own threads would lose a temporary one.
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"petastorm|pyarrow")
     try:
-        readers += [_open(files[worker::workers]) for worker in range(workers)]
+        readers += [_open(files[worker::workers], columns) for worker in range(workers)]
         for position, file in enumerate(files):
-            yield _next_rows(readers[position % workers], file)
+            yield _next_rows(readers[position % workers], file, columns)
     finally:
         for reader in readers:
             reader.stop()
             reader.join()
 
 
-def _open(files: Sequence[DataFile]) -> Any:
+def _open(files: Sequence[DataFile], columns: Sequence[str]) -> Any:
     try:
         return make_batch_reader(
             [file.url for file in files],
-            schema_fields=[f"^{ITEMS}$"],
+            schema_fields=[f"^{column}$" for column in columns],
             reader_pool_type="thread",
             workers_count=1,
             results_queue_size=_QUEUED_ROW_GROUPS,
@@ -78,7 +82,7 @@ def _open(files: Sequence[DataFile]) -> Any:
         ) from error
 
 
-def _next_rows(reader: Any, file: DataFile) -> Rows:
+def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
     try:
         try:
             found = next(reader)
@@ -87,18 +91,21 @@ def _next_rows(reader: Any, file: DataFile) -> Rows:
             # the two its other thread can hand out the last work, and the end comes too early.
             # Asked again, with all work handed out, the answer is right.
             found = next(reader)
-        rows = np.asarray(getattr(found, ITEMS))
+        arrays = [np.asarray(getattr(found, column)) for column in columns]
     except StopIteration:
-        rows = np.zeros((0, file.bucket), dtype=np.int32)
+        arrays = [np.zeros((0, file.bucket), dtype=np.int32)]
     except Exception as error:
         raise TrainingError(
             f"a training file can't be read: {error}", where=file.url, do=_DAMAGED
         ) from error
-    if rows.shape != (file.rows, file.bucket):
+    wrong = [array.shape for array in arrays if array.shape != (file.rows, file.bucket)]
+    if wrong:
         raise TrainingError(
-            f"a training file holds items of shape {rows.shape}, "
+            f"a training file holds arrays of shape {wrong[0]}, "
             f"the plan says {(file.rows, file.bucket)} in one row group",
             where=file.url,
             do=_DAMAGED,
         )
-    return rows.astype(np.int32, copy=False)
+    if len(arrays) == 1:
+        return arrays[0].astype(np.int32, copy=False)
+    return pack_rows(arrays[0], arrays[1])

@@ -71,7 +71,8 @@ def log_model(uri: str, run_id: str, bundle_dir: str | Path) -> None:
         ),
         params=ParamSchema([ParamSpec("n", DataType.long, _DEFAULT_N)]),
     )
-    logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
+    for name in ("mlflow.utils.requirements_utils", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own deprecations and type-hint advice

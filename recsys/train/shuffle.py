@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int32]
+"""Windows of one padded length: items int32 [rows, length], or, where the age of events matters,
+[rows, 2 * length]: first the items, then each event's time in hours since 1970 (UTC)."""
+
+_SECONDS_AN_HOUR = 3600
+
+
+def pack_rows(items: npt.NDArray[Any], event_times: npt.NDArray[Any]) -> Rows:
+    """Rows with hours, int32 [rows, 2 * length], from items and Unix seconds [rows, length]."""
+    return np.concatenate([items, event_times // _SECONDS_AN_HOUR], axis=1).astype(np.int32)
 
 
 class ShuffleBuffer:
@@ -36,7 +46,7 @@ class ShuffleBuffer:
         self._pools: dict[int, _Pool] = {}
 
     def batches(self, row_groups: Iterable[Rows]) -> Iterator[Rows]:
-        """Batches int32 [rows, length] of all rows of ``row_groups``, each row exactly once."""
+        """Batches of all rows of ``row_groups``, each row exactly once."""
         for rows in row_groups:
             self._pools.setdefault(rows.shape[1], _Pool(rows.shape[1])).add(rows)
             while self._total() >= self._capacity:

@@ -12,7 +12,7 @@ class TrainingState:
     Attributes:
         epoch, step_in_epoch: the next step to take.
         global_step: steps taken.
-        epoch_loss, epoch_targets: sums of the epoch so far, all ranks.
+        epoch_loss, epoch_weight: sums of the epoch so far over all ranks' targets.
         events: targets trained on so far, all ranks.
         train_seconds, waited_seconds: spent in training epochs; of those, waiting for data.
         seconds: wall clock of finished parts, validation included.
@@ -25,7 +25,7 @@ class TrainingState:
     step_in_epoch: int = 0
     global_step: int = 0
     epoch_loss: float = 0.0
-    epoch_targets: float = 0.0
+    epoch_weight: float = 0.0
     events: float = 0.0
     train_seconds: float = 0.0
     waited_seconds: float = 0.0

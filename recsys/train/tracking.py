@@ -6,6 +6,7 @@ used: ranks other than 0 never pay for it.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -157,6 +158,8 @@ def reach(uri: str, timeout_seconds: int) -> Iterator[MlflowClient]:
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(max(1, timeout_seconds // 2))
     os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "1"
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     import mlflow
     import requests
     import sqlalchemy
@@ -167,11 +170,11 @@ def reach(uri: str, timeout_seconds: int) -> Iterator[MlflowClient]:
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrackingError(
-            f"MLflow failed: {first_line[:300]}",
+            f"MLflow failed: {without_user(first_line)[:300]}",
             where=without_user(uri),
             do="check that the server runs and tracking.uri is right; then run again: "
             "what was done so far is kept",
-        ) from error
+        ) from None  # the cause repeats the URL with its password
 
 
 def find_experiment(client: MlflowClient, uri: str, name: str) -> str:

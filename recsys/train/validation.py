@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recsys.models import SASRec
-from recsys.models.losses import CHUNK_ELEMENTS
+from recsys.models.losses import chunk_positions
+from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
-from recsys.train.feed import Batch
 
 K = 10
 NDCG = f"validation_ndcg_at_{K}"
@@ -37,7 +37,7 @@ def validate(
             continue
         hidden = model(batch.items[:, :-1]).flatten(0, 1).index_select(0, batch.positions)
         targets = batch.items[:, 1:].flatten()[batch.positions]
-        step = max(1, CHUNK_ELEMENTS // len(vectors))
+        step = chunk_positions(len(vectors), device)
         for start in range(0, len(targets), step):
             chunk = slice(start, start + step)
             sums += _sum_chunk(hidden[chunk], vectors, targets[chunk] - 1).cpu()

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import traceback
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import write_atomically
+from recsys.train.batch import Recency
 from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
-from recsys.train.feed import Feed, petastorm_feed
+from recsys.train.feed import Feed, FeedOptions, petastorm_feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.optimization import choose_device
@@ -33,17 +35,19 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
     """The Petastorm feed of one rank, as the settings say."""
     settings = job.settings
     device = choose_device(settings.train.device, communicator.local_rank)
-    return petastorm_feed(
-        job.table,
-        workers=settings.feed.workers,
+    half_life = settings.train.recency_half_life_days
+    run_date = date.fromisoformat(job.run_date)
+    options = FeedOptions(
         seed=settings.train.seed,
         rank=communicator.rank,
         ranks=communicator.size,
         batch_size=settings.train.per_rank_batch_size,
         shuffle_rows=settings.feed.shuffle_buffer_rows,
         prefetch=settings.feed.prefetch_batches,
+        recency=None if half_life is None else Recency(half_life, run_date),
         pin_memory=device.type == "cuda",
     )
+    return petastorm_feed(job.table, options, settings.feed.workers)
 
 
 def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:

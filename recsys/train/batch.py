@@ -1,0 +1,102 @@
+"""What a model gets in one step: windows, where their targets are, and what each is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.train.shuffle import Rows
+
+_HOURS_A_DAY = 24
+_MOST_HALVINGS = 20.0
+"""Events older than this many half-lives weigh like those (1e-6), so that no sum becomes 0."""
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Weight 2 ** (-age / half-life) of an event, its age counted to the end of the run date.
+
+    Only ratios matter, since losses are divided by the sum of weights.
+
+    Attributes:
+        half_life_days: age difference that halves a weight.
+        run_date: the night's date.
+    """
+
+    half_life_days: float
+    run_date: date
+
+    def weigh(self, hours: Rows) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Weights float32, shaped like ``hours`` (int32, hours since 1970, UTC)."""
+        end = (self.run_date.toordinal() + 1 - date(1970, 1, 1).toordinal()) * _HOURS_A_DAY
+        halvings = (end - hours) / (self.half_life_days * _HOURS_A_DAY)
+        return np.exp2(-np.clip(halvings, 0.0, _MOST_HALVINGS)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one padded length.
+
+    Attributes:
+        items: int64 [rows, length], oldest first, zeros in front; no rows in an empty batch.
+        positions: int64 [targets], flat indices into [rows, length - 1]: inputs whose item and
+            whose next item are both real. Found here, on the CPU, so that a GPU need not wait.
+        weights: float32 [rows, length], what each item is worth as a target; None: all the same.
+    """
+
+    items: Tensor
+    positions: Tensor
+    weights: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``; from pinned memory the copy does not block."""
+        if device.type == "cpu":
+            return self
+        weights = self.weights
+        return Batch(
+            self.items.to(device, non_blocking=True),
+            self.positions.to(device, non_blocking=True),
+            None if weights is None else weights.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU copies from while the CPU goes on."""
+        weights = None if self.weights is None else self.weights.pin_memory()
+        return Batch(self.items.pin_memory(), self.positions.pin_memory(), weights)
+
+    def choose_targets(self, horizon: int) -> tuple[Tensor, Tensor | None]:
+        """Targets int64 [targets] and their weights float32 [targets] (None: all the same).
+
+        The target of a position is drawn evenly from its next ``horizon`` items (fewer at the
+        end of the window) with torch's global generator; 1 takes the next one. Best called before
+        ``to``: a GPU would have to be waited for.
+
+        Source: the "dense all action" objective of Pancha et al. 2022, "PinnerFormer", section
+        3.3, there with a window in days.
+        """
+        length = self.items.shape[1]
+        row, column = self.positions // (length - 1), self.positions % (length - 1)
+        chosen = row * length + column + 1
+        if horizon > 1:
+            room = (length - 1 - column).clamp(max=horizon)
+            chosen = chosen + (torch.rand(room.shape, device=room.device) * room).long()
+        targets = self.items.flatten().index_select(0, chosen)
+        if self.weights is None:
+            return targets, None
+        return targets, self.weights.flatten().index_select(0, chosen)
+
+
+def make_batch(rows: Rows, recency: Recency | None) -> Batch:
+    """A batch from rows (with hours where ``recency`` is given)."""
+    length = rows.shape[1] if recency is None else rows.shape[1] // 2
+    items = rows[:, :length]
+    real = (items[:, :-1] > 0) & (items[:, 1:] > 0)
+    return Batch(
+        torch.from_numpy(items.astype(np.int64)),
+        torch.from_numpy(np.flatnonzero(real)),
+        None if recency is None else torch.from_numpy(recency.weigh(rows[:, length:])),
+    )

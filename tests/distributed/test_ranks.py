@@ -1,0 +1,220 @@
+"""Real Horovod ranks: the same training as one rank, and clear words when one dies."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys.bundle import load_bundle
+from recsys.errors import TrainingError
+from recsys.schemas import PinnedTable
+from recsys.train.job import JOB_FILE, TrainingJob
+from recsys.train.launch import launch_training
+from recsys.train.worker import PID_FILE
+from tests.training_tables import make_job, make_table
+
+pytestmark = pytest.mark.distributed
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOROVODRUN = [sys.executable, "-m", "horovod.runner.launch", "--gloo", "--network-interface", "lo"]
+TWO = ("train.launcher=horovodrun", "train.ranks=2")
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> PinnedTable:
+    folder = tmp_path_factory.mktemp("table")
+    return make_table(folder, files={9: [60, 50, 60], 17: [60, 50]}, validation={9: [30, 30]})[0]
+
+
+def moved(job: TrainingJob, folder: Path) -> TrainingJob:
+    return dataclasses.replace(
+        job, checkpoint_dir=str(folder / "checkpoints"), bundle_dir=str(folder / "bundle")
+    )
+
+
+def weights_of(job: TrainingJob) -> dict[str, torch.Tensor]:
+    return load_bundle(job.bundle_dir)[0].state_dict()
+
+
+def assert_no_ranks_left(job: TrainingJob) -> None:
+    """No process on this machine still runs the job."""
+    wanted = str(Path(job.checkpoint_dir) / JOB_FILE).encode()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes()
+            except OSError:
+                continue
+            if wanted in command and int(path.parent.name) != os.getpid():
+                left.append(command)
+        if not left:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"still running: {left}")
+
+
+def kill_at_checkpoint(folder: Path, pid_file: Path, deaths: list[int]) -> threading.Thread:
+    """SIGKILL the process named in ``pid_file`` once a checkpoint is there."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if pid_file.exists() and len(list(folder.glob("*.checkpoint"))) >= 2:
+                pid = int(pid_file.read_text())
+                os.kill(pid, signal.SIGKILL)
+                deaths.append(pid)
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, int], Any]:
+    """What ``two_ranks.py`` reported, by (loss, number of ranks, rank)."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
+    for command in ([*script, "1"], [*HOROVODRUN, "-np", "2", *script, "2"]):
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        (name, ranks, rank): json.loads((folder / f"{name}-{ranks}-rank-{rank}.json").read_text())
+        for name in ("full", "sampled")
+        for ranks, rank in ((1, 0), (2, 0), (2, 1))
+    }
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled"])
+def test_two_ranks_train_like_one_with_twice_the_batch(
+    reports: dict[tuple[str, int, int], Any], loss: str
+) -> None:
+    one, two = reports[loss, 1, 0], reports[loss, 2, 0]
+    assert one["events"] == two["events"]
+    assert one["metrics"] == pytest.approx(two["metrics"], rel=1e-3)
+    assert one["losses"].keys() == two["losses"].keys()
+    for step, value in one["losses"].items():
+        assert value == pytest.approx(two["losses"][step], rel=1e-4)
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(
+            torch.tensor(weight), torch.tensor(two["weights"][name]), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled"])
+def test_both_ranks_end_with_identical_weights_and_metrics(
+    reports: dict[tuple[str, int, int], Any], loss: str
+) -> None:
+    assert reports[loss, 2, 0]["weights"] == reports[loss, 2, 1]["weights"]
+    assert reports[loss, 2, 0]["metrics"] == reports[loss, 2, 1]["metrics"]
+
+
+def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
+    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(tmp_path / "a", table, *TWO, "train.max_epochs=40", "train.patience=40")
+    undisturbed = launch_training(job)
+    assert undisturbed.epochs == 40
+    assert "rank 0: " in capfd.readouterr().err
+
+    broken = moved(job, tmp_path / "b")
+    folder, deaths = Path(broken.checkpoint_dir), list[int]()
+    watcher = kill_at_checkpoint(folder, folder / PID_FILE.format(rank=1), deaths)
+    with pytest.raises(TrainingError) as caught:
+        launch_training(broken)
+    watcher.join()
+    assert deaths
+    assert "rank 1 of 2 was killed by SIGKILL" in caught.value.what
+    step = max(int(path.stem.partition("-")[2]) for path in folder.glob("*.checkpoint"))
+    assert f"resumes from the checkpoint at step {step}" in caught.value.do
+    assert step > 0
+    assert_no_ranks_left(broken)
+
+    resumed = launch_training(broken)
+    assert resumed.metrics == undisturbed.metrics
+    assert resumed.global_steps == undisturbed.global_steps
+    assert resumed.events == undisturbed.events
+    first, second = weights_of(job), weights_of(broken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    # Complete: the result is there, nothing is trained again.
+    started = time.monotonic()
+    assert launch_training(broken) == resumed
+    assert time.monotonic() - started < 1
+
+
+def test_a_killed_single_process_resumes_to_the_same_weights(
+    table: PinnedTable, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path / "a", table, "train.max_epochs=60", "train.patience=60")
+    launch_training(job)
+    broken = moved(job, tmp_path / "b")
+    folder, deaths = Path(broken.checkpoint_dir), list[int]()
+    broken.save(folder / JOB_FILE)
+    watcher = kill_at_checkpoint(folder, folder / PID_FILE.format(rank=0), deaths)
+    command = [sys.executable, "-m", "recsys.train.worker", str(folder / JOB_FILE)]
+    done = subprocess.run(command, env=environment(), capture_output=True)
+    watcher.join()
+    assert done.returncode == -signal.SIGKILL
+    launch_training(broken)
+    first, second = weights_of(job), weights_of(broken)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_ranks_own_message_reaches_the_caller(table: PinnedTable, tmp_path: Path) -> None:
+    missing = dataclasses.replace(table.files[0], url=table.files[0].url + ".gone")
+    broken = dataclasses.replace(table, files=(missing, *table.files[1:]))
+    job = make_job(tmp_path, broken, *TWO)
+    with pytest.raises(TrainingError) as caught:
+        launch_training(job)
+    assert "can't open the training files" in caught.value.what
+    assert "rebuild gold" in caught.value.do
+    assert_no_ranks_left(job)
+
+
+def test_more_ranks_than_row_groups(table: PinnedTable, tmp_path: Path) -> None:
+    few = dataclasses.replace(table, files=(table.files[0], table.files[-1]))
+    with pytest.raises(TrainingError, match=r"train\.ranks=2 processes share 1 row groups"):
+        launch_training(make_job(tmp_path, few, *TWO))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopping_the_launcher_leaves_no_rank_behind(
+    table: PinnedTable, tmp_path: Path, number: signal.Signals
+) -> None:
+    job = make_job(tmp_path, table, *TWO, "train.max_epochs=100000", "train.patience=100000")
+    job.save(tmp_path / "job.json")
+    code = (
+        "import sys; from recsys.train.launch import launch_training;"
+        "from recsys.train.job import TrainingJob;"
+        "launch_training(TrainingJob.load(sys.argv[1]))"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "job.json")],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder, deadline = Path(job.checkpoint_dir), time.monotonic() + 60
+    while not list(folder.glob("*.checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    launcher.send_signal(number)
+    launcher.wait(30)
+    assert list(folder.glob("*.checkpoint"))
+    assert_no_ranks_left(job)

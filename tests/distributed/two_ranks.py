@@ -1,0 +1,79 @@
+"""What each rank of ``test_ranks`` runs: ``two_ranks.py FOLDER RANKS``, alone when RANKS is 1.
+
+All ranks together always take the same global batches: with two ranks each takes every other
+row of the batch that one rank would take whole.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys.train.batch import make_batch
+from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
+from recsys.train.feed import BatchStream
+from recsys.train.job import TrainingJob
+from recsys.train.loop import Trainer
+from tests.training_tables import RecordingTracker, make_job, make_table, make_windows
+
+STEPS, ROWS = 12, 16
+
+
+class SplitFeed:
+    """Global batches of one length; rows are dealt to ranks, the last one to rank 0 alone."""
+
+    def __init__(self, communicator: Communicator) -> None:
+        self.rank, self.size = communicator.rank, communicator.size
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        return STEPS
+
+    def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
+        return BatchStream(self._batches(epoch, skip), prefetch=2)
+
+    def validation(self) -> BatchStream:
+        rows = make_windows(20, 9, np.random.default_rng(99))["items"]
+        return BatchStream(iter([rows[self.rank :: self.size]]), prefetch=2)
+
+    def _batches(self, epoch: int, skip: int) -> Iterator[np.ndarray]:
+        generator = np.random.default_rng(epoch)
+        for step in range(STEPS):
+            rows = make_windows(ROWS, 9, generator)["items"]
+            if step == STEPS - 1:
+                own = rows if self.rank == 0 else rows[:0]
+            else:
+                own = rows[self.rank :: self.size]
+            if step >= skip:
+                yield own
+
+
+def train(folder: Path, ranks: int) -> None:
+    communicator: Communicator = HorovodCommunicator() if ranks > 1 else SingleProcess()
+    torch.set_num_threads(1)
+    table, _ = make_table(folder, files={9: [4]}, validation={9: [4]}, write=False)
+    for name, override in (
+        ("full", "model.dropout=0.0"),
+        ("sampled", "train.sampled_softmax_above_items=10"),
+    ):
+        job: TrainingJob = make_job(
+            folder / f"{name}-{ranks}", table, override, "train.negatives=30"
+        )
+        settings = job.settings.model_copy(
+            update={"model": job.settings.model.model_copy(update={"dropout": 0.0})}
+        )
+        object.__setattr__(job, "settings", settings)
+        tracker = RecordingTracker()
+        trainer = Trainer(job, communicator, SplitFeed(communicator), tracker)  # type: ignore[arg-type]
+        result = trainer.run()
+        weights = {key: value.tolist() for key, value in trainer.average.state_dict().items()}
+        content = {"metrics": result.metrics, "losses": tracker.losses, "weights": weights}
+        path = folder / f"{name}-{ranks}-rank-{communicator.rank}.json"
+        path.write_text(json.dumps({**content, "events": result.events}))
+    communicator.shutdown()
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,368 @@
+"""Raw files to bronze: the right files, every line with its true number, typed as the log says."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys import schemas
+from recsys.errors import ConfigError, InputError
+from recsys.lake.bronze import ingest_files
+from recsys.lake.files import find_files
+from recsys.lake.formats import LogFormat
+from recsys.lake.tables import Lake
+from tests.spark.tiny_logs import (
+    DAY,
+    NAMES,
+    NUMBERED,
+    csv_format,
+    event,
+    ingest,
+    log_format,
+    parse,
+    write_json,
+)
+
+pytestmark = pytest.mark.spark
+
+EVENTS = [
+    event("u1", "a", "10:00:00", "view"),
+    event("u1", "b", "10:00:05.250", "rating", rating=4.5),
+    event("u 2", "ü–😀", "10:00:10", "purchase", value=12.25),
+    event("u3", "a", "10:00:15.000001", "click"),
+]
+EXPECTED = [
+    ("u1", "a", "view", datetime(2026, 3, 5, 10), None, None),
+    ("u1", "b", "rating", datetime(2026, 3, 5, 10, 0, 5, 250_000), 4.5, None),
+    ("u 2", "ü–😀", "purchase", datetime(2026, 3, 5, 10, 0, 10), None, 12.25),
+    ("u3", "a", "click", datetime(2026, 3, 5, 10, 0, 15, 1), None, None),
+]
+
+
+def cells(record: dict[str, Any], names: tuple[str, ...] = NAMES) -> list[str]:
+    return [str(record.get(name, "")) for name in names]
+
+
+def write_kind(kind: str, folder: Path) -> LogFormat:
+    folder.mkdir(parents=True)
+    if kind in ("json", "gzip"):
+        path = write_json(folder / "log.json", EVENTS)
+        if kind == "gzip":
+            (folder / "log.json.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+        return log_format()
+    if kind == "parquet":
+        columns = {name: [record.get(name) for record in EVENTS] for name in NAMES}
+        columns["ts"] = [row[3] for row in EXPECTED]
+        pq.write_table(pa.table(columns), folder / "log.parquet")
+        return log_format(kind="parquet", files="*.parquet")
+    names = NAMES if kind != "csv in another order" else NAMES[::-1]
+    delimiter = "\t" if kind == "tsv" else ","
+    rows = [cells(record, names) for record in EVENTS]
+    rows = rows if kind == "tsv" else [list(names), *rows]
+    (folder / "log").write_text("".join(delimiter.join(row) + "\n" for row in rows))
+    if kind == "tsv":
+        return csv_format(header=False, delimiter="\t", columns=NUMBERED)
+    return csv_format()
+
+
+@pytest.mark.parametrize(
+    "kind", ["json", "gzip", "csv", "csv in another order", "tsv", "parquet"]
+)
+def test_every_kind_of_file_gives_the_same_events(
+    kind: str, make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    log = write_kind(kind, tmp_path / "logs")
+    parsed = parse(log, ingest(make_lake(), log, tmp_path / "logs"))
+    rows = parsed.orderBy(schemas.SOURCE_OFFSET).collect()
+    names = [schemas.RAW_USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE, schemas.EVENT_TS,
+             schemas.RATING, schemas.VALUE]  # fmt: skip
+    assert [tuple(row[name] for name in names) for row in rows] == EXPECTED
+    assert [row[schemas.REASON] for row in rows] == [None] * 4
+    first = 2 if kind.startswith("csv") else 1
+    assert [row[schemas.SOURCE_OFFSET] for row in rows] == list(range(first, first + 4))
+
+
+@pytest.fixture
+def tiny_splits(spark: SparkSession) -> Iterator[None]:
+    key = "spark.sql.files.maxPartitionBytes"
+    before = spark.conf.get(key)
+    spark.conf.set(key, "100b")
+    yield
+    spark.conf.set(key, before)
+
+
+@pytest.mark.usefixtures("tiny_splits")
+def test_offset_is_the_line_number_also_when_spark_cuts_a_file(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    folder = tmp_path / "with space, 100%25 & ü+é"
+    for name, lines in (("one.json", 60), ("b#2.json", 1), ("three 3%.json", 33)):
+        write_json(folder / name, [f"{name} {n} {'x' * (n % 17)}" for n in range(1, lines + 1)])
+    (folder / "four.json.gz").write_bytes(
+        gzip.compress("".join(f"four.json.gz {n} y\n" for n in range(1, 51)).encode())
+    )
+    rows = ingest(make_lake(), log_format(), folder).collect()
+    assert len(rows) == 60 + 1 + 33 + 50
+    for row in rows:
+        number = row[schemas.RAW].removeprefix(row[schemas.SOURCE_FILE]).split()[0]
+        assert row[schemas.SOURCE_OFFSET] == int(number)
+
+
+@pytest.mark.usefixtures("tiny_splits")
+def test_offset_of_a_parquet_row_is_its_number_in_the_file(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name, rows in (("a b.parquet", 40), ("c.parquet", 7)):
+        table = pa.table({"user": [f"{name}:{n}" for n in range(1, rows + 1)]})
+        pq.write_table(table, folder / name, row_group_size=10)
+    log = log_format(kind="parquet", files="*.parquet")
+    found = ingest(make_lake(), log, folder).collect()
+    assert len(found) == 47
+    for row in found:
+        user = f"{row[schemas.SOURCE_FILE]}:{row[schemas.SOURCE_OFFSET]}"
+        assert row[schemas.RAW] == f'{{"user":"{user}"}}'
+
+
+def test_blank_lines_keep_their_numbers(make_lake: Callable[..., Lake], tmp_path: Path) -> None:
+    write_json(tmp_path / "logs/a.json", [EVENTS[0], "", EVENTS[1]])
+    (tmp_path / "logs/b.json").write_text("")
+    parsed = parse(log_format(), ingest(make_lake(), log_format(), tmp_path / "logs"))
+    rows = parsed.orderBy(schemas.SOURCE_OFFSET).collect()
+    assert [(r[schemas.SOURCE_OFFSET], r[schemas.REASON]) for r in rows] == [
+        (1, None), (2, "malformed"), (3, None)
+    ]  # fmt: skip
+
+
+def test_ingest_again_replaces_the_night_alone(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, log, root = make_lake(), log_format(), tmp_path / "logs"
+    write_json(root / "a.json", EVENTS)
+    ingest(lake, log, root, DAY - timedelta(days=1))
+    ingest(lake, log, root)
+    write_json(root / "a.json", EVENTS[:3])
+    assert ingest(lake, log, root).count() == 3
+    assert lake.read(schemas.BRONZE_EVENTS).count() == 7
+
+
+def daily(root: Path, *days: int) -> Path:
+    for day in days:
+        write_json(root / f"dt=2026-03-{day:02d}/part.json", EVENTS)
+    return root
+
+
+DAILY = log_format(layout="daily", files="dt={date}/*.json")
+
+
+def names(spark: SparkSession, root: Path, since: int | None, day: int) -> list[str]:
+    before = None if since is None else date(2026, 3, since)
+    return [f.name for f in find_files(spark, DAILY, str(root), before, date(2026, 3, day))]
+
+
+def test_daily_layout_catches_up_missed_days(spark: SparkSession, tmp_path: Path) -> None:
+    root = daily(tmp_path, 1, 2, 4, 5, 6)
+    (root / "dt=2026-03-05/_hidden.json").write_text("no")
+    (root / "dt=2026-03-05/.part.json.crc").write_text("no")
+    (root / "dt=unknown").mkdir()
+    (root / "dt=unknown/part.json").write_text("no")
+    assert names(spark, root, None, 2) == ["dt=2026-03-01/part.json", "dt=2026-03-02/part.json"]
+    assert names(spark, root, 4, 5) == ["dt=2026-03-05/part.json"]
+    assert names(spark, root, 2, 5) == ["dt=2026-03-04/part.json", "dt=2026-03-05/part.json"]
+
+
+def test_daily_layout_without_the_nights_own_day_is_refused(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    root = daily(tmp_path, 1, 2, 4)
+    with pytest.raises(InputError) as caught:
+        names(spark, root, 2, 5)
+    assert caught.value.what == "no data for 2026-03-05"
+    assert caught.value.where == f"{root}/dt=2026-03-05/*.json"
+    assert "the log has 2026-03-01 to 2026-03-04" in caught.value.do
+
+
+def test_date_may_stand_anywhere_and_twice_in_a_daily_pattern(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for region, day in (("eu", 4), ("eu", 5), ("us", 5)):
+        write_json(tmp_path / f"{region}/2026-03-0{day}/log-2026-03-0{day}.json", EVENTS)
+    write_json(tmp_path / "us/2026-03-05/log-2026-03-04.json", EVENTS)
+    log = log_format(layout="daily", files="*/{date}/log-{date}.json")
+    found = find_files(spark, log, str(tmp_path), date(2026, 3, 4), DAY)
+    assert [file.name for file in found] == [
+        "eu/2026-03-05/log-2026-03-05.json", "us/2026-03-05/log-2026-03-05.json"
+    ]  # fmt: skip
+
+
+def test_snapshot_layout_reads_all_matching_files_or_one_file(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for name in ("b.json", "a.json", "c.txt", "_d.json"):
+        write_json(tmp_path / name, EVENTS)
+    found = find_files(spark, log_format(), str(tmp_path), None, DAY)
+    assert [file.name for file in found] == ["a.json", "b.json"]
+    single = find_files(spark, log_format(), str(tmp_path / "c.txt"), None, DAY)
+    assert [file.name for file in single] == ["c.txt"]
+    assert single[0].size == (tmp_path / "c.txt").stat().st_size
+
+
+def parse_lines(spark: SparkSession, log: LogFormat, *lines: str) -> list[Any]:
+    rows = [("f", number, line, DAY) for number, line in enumerate(lines, 1)]
+    bronze = spark.createDataFrame(rows, schemas.BRONZE_EVENTS.ddl)
+    return parse(log, bronze).orderBy(schemas.SOURCE_OFFSET).collect()
+
+
+def test_quoted_csv_follows_rfc_4180(spark: SparkSession) -> None:
+    rows = parse_lines(
+        spark,
+        csv_format(),
+        '"user","item", type ,ts,rating,value',
+        '"u,1","a ""quoted"" b",view,2026-03-05T00:00:00Z,,',
+        'u1,"back\\slash",view,2026-03-05T00:00:00Z,,',
+        '"open,a,view,2026-03-05T00:00:00Z,,',
+    )
+    assert [row[schemas.RAW_USER_ID] for row in rows[:2]] == ["u,1", "u1"]
+    assert [row[schemas.ITEM_ID] for row in rows[:2]] == ['a "quoted" b', "back\\slash"]
+    assert [row[schemas.REASON] for row in rows] == [None, None, "malformed"]
+
+
+def test_header_may_hold_odd_and_repeated_names_that_nothing_reads(spark: SparkSession) -> None:
+    rows = parse_lines(
+        spark, csv_format(), "\ufeffuser,,x y`z,item,type,ts,rating,value,x,x",
+        "u,1,2,a,view,2026-03-05T00:00:00Z,,,8,9",
+    )  # fmt: skip
+    assert (rows[0][schemas.RAW_USER_ID], rows[0][schemas.ITEM_ID]) == ("u", "a")
+    assert rows[0][schemas.REASON] is None
+
+
+def test_header_that_names_a_wanted_column_twice_is_refused(spark: SparkSession) -> None:
+    with pytest.raises(InputError, match="item is twice in the header"):
+        parse_lines(spark, csv_format(), "user,item,type,ts,rating,value,item", "u,a,view,t,,,b")
+
+
+def test_csv_line_with_too_few_or_too_many_cells_is_malformed(spark: SparkSession) -> None:
+    line = "u,a,view,2026-03-05T00:00:00Z,,"
+    header = parse_lines(spark, csv_format(), ",".join(NAMES), line, line[:-1], f"{line},")
+    assert [row[schemas.REASON] for row in header] == [None, "malformed", "malformed"]
+    numbered = csv_format(header=False, columns=NUMBERED)
+    rows = parse_lines(spark, numbered, line, line[:-1], f"{line},")
+    assert [row[schemas.REASON] for row in rows] == [None, "malformed", "malformed"]
+
+
+def test_csv_without_header_may_have_more_columns_than_are_read(spark: SparkSession) -> None:
+    log = csv_format(header=False, columns=NUMBERED, width=8)
+    line = "u,a,view,2026-03-05T00:00:00Z,,,x,y"
+    rows = parse_lines(spark, log, line, line[:-2])
+    assert [row[schemas.REASON] for row in rows] == [None, "malformed"]
+
+
+def times(spark: SparkSession, log: LogFormat, *texts: str) -> list[datetime | None]:
+    rows = parse_lines(spark, log, *(f'{{"user":"u","item":"a","ts":"{t}"}}' for t in texts))
+    return [row[schemas.EVENT_TS] for row in rows]
+
+
+def test_times_without_zone_are_of_the_logs_zone_and_others_are_not_moved(
+    spark: SparkSession,
+) -> None:
+    log = log_format(time_zone="America/New_York")
+    found = times(
+        spark, log, "2026-03-05T10:00:00", "2026-03-05 10:00", "2026-07-05T10:00:00.5",
+        "2026-03-05T10:00:00Z", "2026-03-05T10:00:00-05:00", "2026-03-05T10:00:00.25+0200",
+        "2026-03-05", "2026-03-05T10:00:00 Europe/Berlin",
+    )  # fmt: skip
+    assert found == [
+        datetime(2026, 3, 5, 15), datetime(2026, 3, 5, 15), datetime(2026, 7, 5, 14, 0, 0, 500_000),
+        datetime(2026, 3, 5, 10), datetime(2026, 3, 5, 15), datetime(2026, 3, 5, 8, 0, 0, 250_000),
+        datetime(2026, 3, 5, 5), datetime(2026, 3, 5, 9),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "hour"),
+    [
+        ("yyyy-MM-dd'T'HH:mm:ssX", "2026-03-05T10:00:00+01", 9),
+        ("dd/MM/yyyy HH:mm:ss", "05/03/2026 10:00:00", 15),
+        ("yyyy-MM-dd'Z'HH:mm:ss", "2026-03-05Z10:00:00", 15),
+    ],
+)
+def test_patterns_say_whether_a_time_has_its_zone(
+    pattern: str, text: str, hour: int, spark: SparkSession
+) -> None:
+    log = log_format(timestamp=pattern, time_zone="America/New_York")
+    assert times(spark, log, text) == [datetime(2026, 3, 5, hour)]
+
+
+def test_unix_seconds_and_millis(spark: SparkSession) -> None:
+    seconds = log_format(timestamp="unix_seconds", time_zone="Asia/Tokyo")
+    assert times(spark, seconds, "1772704800", "0") == [datetime(2026, 3, 5, 10), datetime(1970, 1, 1)]
+    millis = log_format(timestamp="unix_millis")
+    assert times(spark, millis, "1772704800125") == [datetime(2026, 3, 5, 10, 0, 0, 125_000)]
+
+
+@pytest.mark.parametrize("timestamp", ["iso8601", "unix_seconds", "unix_millis", "yyyy-MM-dd HH:mm"])
+def test_impossible_times_are_bad_timestamps_never_an_error(
+    timestamp: str, spark: SparkSession
+) -> None:
+    texts = ["", "soon", "99999999999999999", "9" * 40, "-99999999999999999", "10:00", "2026",
+             "2026-13-01T00:00:00", "0001-01-01T00:00:00", "1969-12-31 23:59", "now", "1e3", "-1"]  # fmt: skip
+    assert times(spark, log_format(timestamp=timestamp), *texts) == [None] * len(texts)
+
+
+def test_wrong_time_pattern_is_an_error_that_names_it(spark: SparkSession) -> None:
+    with pytest.raises(ConfigError, match="timestamp: 'yyyy-qq-bb' is no pattern"):
+        times(spark, log_format(timestamp="yyyy-qq-bb"), "2026-03-05")
+
+
+def test_microseconds_of_parquet_timestamps_are_kept(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    at = datetime(2026, 3, 5, 10, 0, 0, 123_456)
+    pq.write_table(pa.table({"user": ["u"], "ts": [at]}), tmp_path / "logs/a.parquet")
+    log = log_format(kind="parquet", files="*.parquet")
+    rows = parse(log, ingest(make_lake(), log, tmp_path / "logs")).collect()
+    assert rows[0][schemas.EVENT_TS] == at
+
+
+def test_corrupt_files_are_named(make_lake: Callable[..., Lake], tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    write_json(folder / "good.json", EVENTS)
+    whole = gzip.compress(b"".join(b"%d\n" % n for n in range(50_000)))
+    lake = make_lake()
+    for content, what in (
+        (b"this is not gzip", "a file is not what its name says: not gzip"),
+        (whole[: len(whole) // 2], "a gzip file is cut off"),
+    ):
+        (folder / "bad.json.gz").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            ingest(lake, log_format(), folder)
+        assert caught.value.what == what
+        assert caught.value.where.endswith("/bad.json.gz")
+    (folder / "bad.parquet").write_bytes(b"PAR1 is how it begins")
+    with pytest.raises(InputError) as caught:
+        ingest(lake, log_format(kind="parquet", files="*.parquet"), folder)
+    assert caught.value.what == "a file is not Parquet"
+    assert caught.value.where.endswith("/bad.parquet")
+    assert lake.read(schemas.BRONZE_EVENTS).count() == 0
+
+
+def test_file_that_vanishes_is_an_input_error(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, log = make_lake(), log_format()
+    path = write_json(tmp_path / "logs/a.json", EVENTS)
+    files = find_files(lake.spark, log, str(tmp_path / "logs"), None, DAY)
+    path.unlink()
+    with pytest.raises(InputError, match="a file is missing"):
+        ingest_files(lake, log, files, DAY)

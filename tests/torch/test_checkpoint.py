@@ -1,0 +1,82 @@
+"""Checkpoints: the newest whole one of the same training, or none."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.train.checkpoint import CheckpointStore
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "made/later", "this training")
+
+
+def save(store: CheckpointStore, step: int) -> Path:
+    store.save(step, {"step": step, "weights": {"w": torch.full((50,), float(step))}})
+    return store.folder / f"step-{step:09d}.checkpoint"
+
+
+def test_nothing_to_resume(store: CheckpointStore) -> None:
+    assert store.load() is None
+    assert store.last_step() is None
+
+
+def test_the_newest_returns_and_two_are_kept(store: CheckpointStore) -> None:
+    for step in (5, 10, 1000):
+        save(store, step)
+    found = store.load()
+    assert found is not None
+    assert found["step"] == 1000
+    assert torch.equal(found["weights"]["w"], torch.full((50,), 1000.0))
+    assert store.last_step() == 1000
+    names = sorted(path.name for path in store.folder.iterdir())
+    assert names == ["step-000000010.checkpoint", "step-000001000.checkpoint"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_of_a_damaged_one_the_one_before_serves(
+    store: CheckpointStore, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(store, 5)
+    newest = save(store, 10)
+    content = bytearray(newest.read_bytes())
+    if damage == "flip":
+        content[-20] ^= 1
+    newest.write_bytes({"flip": content, "cut": content[:100], "empty": b""}[damage])
+    with caplog.at_level(logging.WARNING):
+        found = store.load()
+    assert found is not None
+    assert found["step"] == 5
+    assert "step-000000010.checkpoint is damaged" in caplog.text
+
+
+def test_when_all_are_damaged_training_starts_anew(store: CheckpointStore) -> None:
+    for step in (5, 10):
+        save(store, step).write_bytes(b"x" * 200)
+    assert store.load() is None
+
+
+def test_another_training_is_ignored_and_removed(store: CheckpointStore) -> None:
+    path = save(store, 5)
+    assert CheckpointStore(store.folder, "another training").load() is None
+    assert not path.exists()
+
+
+def test_what_is_half_written_is_no_checkpoint(store: CheckpointStore) -> None:
+    save(store, 5)
+    (store.folder / ".step-000000010.checkpoint.x1").write_bytes(b"half")
+    found = store.load()
+    assert found is not None
+    assert found["step"] == 5
+
+
+def test_clearing_keeps_other_files(store: CheckpointStore) -> None:
+    save(store, 5)
+    (store.folder / "result.json").touch()
+    store.clear()
+    assert [path.name for path in store.folder.iterdir()] == ["result.json"]

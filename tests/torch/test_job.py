@@ -1,0 +1,69 @@
+"""Jobs and results as files; the parts of a step that are plain arithmetic."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.errors import TrainingError
+from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.optimization import Schedule, step_seed, update_average
+from tests.training_tables import make_job, make_table
+
+pytestmark = pytest.mark.torch
+
+RESULT = TrainingResult("f", "r", "/b", 3, 2, {"ndcg": 0.5}, 30, 900, 1.5, 600.0, 0.01)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TrainingJob:
+    table, _ = make_table(tmp_path / "t", files={9: [4]}, validation={5: [2]}, write=False)
+    return make_job(tmp_path, table, uri="sqlite:///x.db")
+
+
+def test_a_job_returns(job: TrainingJob, tmp_path: Path) -> None:
+    job.save(tmp_path / "deep/job.json")
+    assert TrainingJob.load(tmp_path / "deep/job.json") == job
+    assert job.max_length == 8
+
+
+def test_a_result_returns(tmp_path: Path) -> None:
+    RESULT.save(tmp_path / "result.json")
+    assert TrainingResult.load(tmp_path / "result.json") == RESULT
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}, "table": {"files": []}}'])
+def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    for kind in (TrainingJob, TrainingResult):
+        with pytest.raises(TrainingError, match="can't be read") as caught:
+            kind.load(tmp_path / "x.json")
+        assert caught.value.where.endswith("x.json")
+
+
+def test_the_learning_rate_rises_then_falls() -> None:
+    schedule = Schedule(learning_rate=1.0, warmup_steps=4, total_steps=104, final_share=0.1)
+    assert [schedule.at(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert schedule.at(4) == pytest.approx(1.0)
+    assert schedule.at(54) == pytest.approx(0.55)
+    assert schedule.at(104) == schedule.at(500) == pytest.approx(0.1)
+    assert dataclasses.replace(schedule, warmup_steps=0).at(0) == 1.0
+
+
+def test_seeds_of_steps_differ() -> None:
+    seeds = {step_seed(s, step, rank) for s in (0, 1) for step in range(50) for rank in range(4)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_average_starts_near_the_weights_and_then_lags() -> None:
+    model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(average.weight, 0.0)
+    update_average(average, model, decay=0.99, global_step=0)
+    assert average.weight.item() == pytest.approx(0.9)
+    update_average(average, model, decay=0.99, global_step=10_000)
+    assert average.weight.item() == pytest.approx(0.9 + 0.1 * 0.01)
+    update_average(average, model, decay=0.0, global_step=10_000)
+    assert average.weight.item() == 1.0

@@ -1,0 +1,184 @@
+"""The training loop on one process: it learns, repeats itself, and resumes exactly."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.bundle import load_bundle
+from recsys.schemas import PinnedTable
+from recsys.train.batch import make_batch
+from recsys.train.communication import SingleProcess
+from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.loop import run_training
+from recsys.train.validation import HIT_RATE, LOSS, NDCG, validate
+from tests.training_tables import RecordingTracker, Windows, make_job, make_table, memory_feed
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[PinnedTable, Windows]:
+    return make_table(
+        tmp_path_factory.mktemp("table"),
+        files={9: [60, 60], 17: [60, 50]},
+        validation={9: [20], 17: [20]},
+        write=False,
+    )
+
+
+def train(
+    job: TrainingJob, contents: Windows, tracker: RecordingTracker
+) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
+    result = run_training(job, SingleProcess(), tracker, memory_feed(contents))
+    return result, load_bundle(result.bundle_dir)[0].state_dict()
+
+
+def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_reports(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
+    job = make_job(
+        tmp_path, table[0], "train.max_epochs=12", "model.dims=32", "train.learning_rate=0.01"
+    )
+    tracker = RecordingTracker()
+    result, _ = train(job, table[1], tracker)
+    assert result.metrics[HIT_RATE] > 0.9
+    assert result.metrics == {k: v for k, v in tracker.epochs[-1].items() if k != "train_loss"}
+    assert (result.epochs, result.best_epoch, result.run_id) == (12, 11, "run-1")
+    assert result.global_steps == 12 * 15 == len(tracker.losses)
+    targets = [
+        (columns["items"][:, :-1] > 0).sum()
+        for file in table[0].files
+        if file.split == "train"
+        for columns in [table[1][file.url]]
+    ]
+    assert result.events == 12 * sum(targets)
+    assert result.events_per_second > 0
+    assert 0 <= result.wait_share <= 1
+    assert TrainingResult.load(job.result_path) == tracker.finished == result
+    info = load_bundle(job.bundle_dir)[1]
+    assert (info.run_id, info.metrics, info.max_length) == ("run-1", result.metrics, 16)
+    assert not list(Path(job.checkpoint_dir).glob("*.checkpoint"))
+
+
+def test_same_seed_same_weights(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
+    first, weights = train(make_job(tmp_path / "a", table[0]), table[1], RecordingTracker())
+    again, repeated = train(make_job(tmp_path / "b", table[0]), table[1], RecordingTracker())
+    assert first.metrics == again.metrics
+    assert_equal_weights(weights, repeated)
+    job = make_job(tmp_path / "c", table[0], "train.seed=2")
+    other, _ = train(job, table[1], RecordingTracker())
+    assert other.metrics != first.metrics
+
+
+@pytest.mark.parametrize(
+    "override", ["train.target_horizon=3", "train.sampled_softmax_above_items=10"]
+)
+@pytest.mark.parametrize("fail_at", [3, 20, 40])
+def test_a_training_that_failed_resumes_exactly(
+    table: tuple[PinnedTable, Windows], tmp_path: Path, fail_at: int, override: str
+) -> None:
+    undisturbed = RecordingTracker()
+    job = make_job(tmp_path / "a", table[0], override, "train.negatives=20")
+    result, weights = train(job, table[1], undisturbed)
+
+    broken = dataclasses.replace(
+        job, checkpoint_dir=str(tmp_path / "b"), bundle_dir=str(tmp_path / "b/bundle")
+    )
+    before = RecordingTracker(fail_at=fail_at)
+    with pytest.raises(ConnectionError):
+        train(broken, table[1], before)
+    after = RecordingTracker()
+    resumed, repeated = train(broken, table[1], after)
+
+    assert {**before.losses, **after.losses} == undisturbed.losses
+    assert after.started_with == ("run-1" if fail_at > 3 else "")
+    assert min(after.losses) % 7 in (0, 15 % 7, 30 % 7)
+    assert resumed.metrics == result.metrics
+    assert resumed.events == result.events
+    assert_equal_weights(weights, repeated)
+
+
+def test_a_resumed_training_that_was_complete_only_reports(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    class FailsAtTheEnd(RecordingTracker):
+        def finish(self, *_: object) -> None:
+            raise ConnectionError("the server is gone")
+
+    job = make_job(tmp_path, table[0])
+    with pytest.raises(ConnectionError):
+        train(job, table[1], FailsAtTheEnd())
+    tracker = RecordingTracker()
+    result, _ = train(job, table[1], tracker)
+    assert tracker.losses == {}
+    assert result.epochs == 3
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, table[0], "train.learning_rate=1e-9", "train.patience=2")
+    tracker = RecordingTracker()
+    # Weights that hardly move rank alike every time, so no epoch is better than the first.
+    result, _ = train(
+        dataclasses.replace(
+            job,
+            settings=job.settings.model_copy(
+                update={"train": job.settings.train.model_copy(update={"max_epochs": 10})}
+            ),
+        ),
+        table[1],
+        tracker,
+    )
+    assert (result.best_epoch, result.epochs) == (0, 3)
+    assert result.metrics[NDCG] == tracker.epochs[0][NDCG]
+
+
+def test_a_checkpoint_of_another_job_is_not_continued(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, table[0])
+    with pytest.raises(ConnectionError):
+        train(job, table[1], RecordingTracker(fail_at=20))
+    tracker = RecordingTracker()
+    train(dataclasses.replace(job, fingerprint="another"), table[1], tracker)
+    assert min(tracker.losses) == 0
+
+
+def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable, Windows]) -> None:
+    torch.manual_seed(3)
+    job = make_job(Path("unused"), table[0])
+    from recsys.models import SASRecConfig, build_model
+
+    model = build_model(SASRecConfig.from_settings(job.settings.model, 40, 16)).eval()
+    rows = [table[1][f.url]["items"].astype("int32") for f in table[0].files if f.split != "train"]
+    found = validate(
+        model, [make_batch(r, None) for r in rows], SingleProcess(), torch.device("cpu")
+    )
+
+    ndcg = hits = loss = count = 0.0
+    for window in (window for part in rows for window in part):
+        items = torch.tensor(window[window > 0]).long()
+        scores = (model(items[None, :-1])[0] @ model.item_vectors().T)[:, 1:]
+        for row, target in zip(scores, items[1:].tolist(), strict=True):
+            rank = 1 + sum(1 for j in range(40) if row[j] >= row[target - 1] and j != target - 1)
+            count, hits = count + 1, hits + (rank <= 10)
+            ndcg += 1 / math.log2(rank + 1) if rank <= 10 else 0
+            loss -= torch.log_softmax(row, 0)[target - 1].item()
+    assert found[NDCG] == pytest.approx(ndcg / count, rel=1e-4)
+    assert found[HIT_RATE] == pytest.approx(hits / count, rel=1e-4)
+    assert found[LOSS] == pytest.approx(loss / count, rel=1e-4)
+
+
+def test_bf16_trains_too(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
+    exact, _ = train(make_job(tmp_path / "a", table[0]), table[1], RecordingTracker())
+    job = make_job(tmp_path / "b", table[0], "train.precision=bf16")
+    rounded, _ = train(job, table[1], RecordingTracker())
+    assert rounded.metrics != exact.metrics
+    assert rounded.metrics[LOSS] == pytest.approx(exact.metrics[LOSS], rel=0.05)

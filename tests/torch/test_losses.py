@@ -1,0 +1,107 @@
+"""The chunked softmax against torch's own; the sampled one against the full one."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from recsys.models.losses import (
+    chunk_positions,
+    full_softmax_loss,
+    sample_negatives,
+    sampled_softmax_loss,
+)
+
+pytestmark = pytest.mark.torch
+
+
+def example(items: int = 30) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(23, 8, generator=generator, requires_grad=True)
+    vectors = torch.randn(items + 1, 8, generator=generator, requires_grad=True)
+    return hidden, vectors, torch.randint(1, items + 1, (23,), generator=generator)
+
+
+@pytest.mark.parametrize("positions_at_once", [1, 5, 23, 1000, None])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equals_cross_entropy_with_its_gradients(
+    positions_at_once: int | None, weighted: bool
+) -> None:
+    hidden, vectors, targets = example()
+    weights = torch.rand(23) if weighted else torch.ones(23)
+    logits = (hidden @ vectors.T)[:, 1:]
+    expected = (functional.cross_entropy(logits, targets - 1, reduction="none") * weights).sum()
+    wanted = torch.autograd.grad(expected * 0.3, (hidden, vectors))
+    loss = full_softmax_loss(
+        hidden, vectors, targets, weights if weighted else None, positions_at_once
+    )
+    found = torch.autograd.grad(loss * 0.3, (hidden, vectors))
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, wanted)
+    assert not found[1][0].any()
+
+
+def test_large_logits_stay_finite() -> None:
+    hidden, vectors, targets = example()
+    loss = full_softmax_loss(hidden * 1e3, vectors, targets)
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, vectors)))
+
+
+def test_under_autocast_products_are_bf16_and_the_sum_is_close() -> None:
+    hidden, vectors, targets = example()
+    exact = full_softmax_loss(hidden, vectors, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = full_softmax_loss(hidden, vectors, targets)
+    assert rounded.dtype == torch.float32
+    assert rounded != exact
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0)
+
+
+def test_without_gradients() -> None:
+    hidden, vectors, targets = example()
+    with torch.no_grad():
+        loss = full_softmax_loss(hidden, vectors, targets)
+    torch.testing.assert_close(loss, full_softmax_loss(hidden, vectors, targets).detach())
+
+
+def test_no_positions_cost_nothing() -> None:
+    hidden, vectors, targets = example()
+    loss = full_softmax_loss(hidden[:0], vectors, targets[:0])
+    assert loss.item() == 0.0
+    assert not torch.autograd.grad(loss, vectors)[0].any()
+
+
+def test_chunks_bound_memory() -> None:
+    cpu = torch.device("cpu")
+    assert chunk_positions(1_000, cpu) * 1_000 <= 1 << 20
+    assert chunk_positions(10_000_000, cpu) == 64
+
+
+def test_sampled_softmax_approaches_the_full_one() -> None:
+    hidden, vectors, targets = example(items=200)
+    full = full_softmax_loss(hidden, vectors, targets)
+    generator = torch.Generator().manual_seed(5)
+    draws = [sample_negatives(200, 20_000, generator) for _ in range(5)]
+    sampled = torch.stack([sampled_softmax_loss(hidden, vectors, targets, n) for n in draws])
+    torch.testing.assert_close(sampled.mean(), full, rtol=0.005, atol=0)
+
+
+def test_a_negative_that_is_the_target_counts_nothing() -> None:
+    hidden, vectors, targets = example()
+    own = targets[0].repeat(4)
+    loss = sampled_softmax_loss(hidden[:1], vectors, targets[:1], own)
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_negatives_are_items_and_reproducible() -> None:
+    first = sample_negatives(5, 1000, torch.Generator().manual_seed(3))
+    assert set(first.tolist()) == {1, 2, 3, 4, 5}
+    assert torch.equal(first, sample_negatives(5, 1000, torch.Generator().manual_seed(3)))
+
+
+def test_weights_scale_the_sampled_loss() -> None:
+    hidden, vectors, targets = example()
+    negatives = sample_negatives(30, 10, torch.Generator().manual_seed(0))
+    plain = sampled_softmax_loss(hidden, vectors, targets, negatives)
+    doubled = sampled_softmax_loss(hidden, vectors, targets, negatives, torch.full((23,), 2.0))
+    torch.testing.assert_close(doubled, 2 * plain)

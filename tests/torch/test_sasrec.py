@@ -1,0 +1,103 @@
+"""What every sequence model must keep: causality, padding, buckets, a configuration."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from recsys.config import load_settings
+from recsys.models import SASRec, SASRecConfig, build_model
+from recsys.models.losses import full_softmax_loss
+
+pytestmark = pytest.mark.torch
+
+CONFIG = SASRecConfig(num_items=40, max_length=12, dims=16, blocks=2, heads=2, dropout=0.1)
+
+
+@pytest.fixture
+def model() -> SASRec:
+    torch.manual_seed(0)
+    return build_model(CONFIG).eval()
+
+
+def test_later_items_do_not_change_earlier_states(model: SASRec) -> None:
+    items = torch.randint(1, 41, (3, 10))
+    changed = items.clone()
+    changed[:, 6:] = torch.randint(1, 41, (3, 4))
+    first, second = model(items), model(changed)
+    torch.testing.assert_close(first[:, :6], second[:, :6])
+    assert not torch.allclose(first[:, 6:], second[:, 6:])
+
+
+def test_padding_in_front_changes_nothing(model: SASRec) -> None:
+    items = torch.randint(1, 41, (4, 5))
+    for length in (6, 8, 12):
+        padded = torch.cat([torch.zeros(4, length - 5, dtype=torch.int64), items], dim=1)
+        torch.testing.assert_close(model(padded)[:, -5:], model(items))
+        torch.testing.assert_close(model.encode(padded), model.encode(items))
+        assert torch.equal(model(padded)[:, :-5], torch.zeros(4, length - 5, 16))
+
+
+def test_only_padding_gives_zeros_and_finite_gradients(model: SASRec) -> None:
+    model.train()
+    hidden = model(torch.zeros(2, 6, dtype=torch.int64))
+    assert torch.equal(hidden, torch.zeros(2, 6, 16))
+    mixed = model(torch.tensor([[0, 0, 0], [0, 0, 7]]))
+    mixed.square().sum().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+def test_of_long_histories_the_last_items_count(model: SASRec) -> None:
+    items = torch.randint(1, 41, (2, 20))
+    torch.testing.assert_close(model.encode(items), model.encode(items[:, -12:]))
+
+
+def test_int32_items_serve_too(model: SASRec) -> None:
+    items = torch.randint(1, 41, (2, 5))
+    assert torch.equal(model(items), model(items.int()))
+
+
+def test_item_vectors_cover_the_catalogue(model: SASRec) -> None:
+    vectors = model.item_vectors()
+    assert vectors.shape == (41, 16)
+    assert not vectors[0].any()
+
+
+def test_configuration_returns_from_a_dict() -> None:
+    assert SASRecConfig.from_dict(CONFIG.to_dict()) == CONFIG
+    settings = load_settings(None, ["model.dims=32", "model.heads=4"]).model
+    config = SASRecConfig.from_settings(settings, num_items=9, max_length=5)
+    assert (config.dims, config.heads, config.num_items, config.max_length) == (32, 4, 9, 5)
+
+
+@pytest.mark.parametrize("change", [{"kind": "other"}, {"dims": 15}, {"unknown": 1}])
+def test_wrong_configurations_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"sasrec|impossible model"):
+        build_model({**CONFIG.to_dict(), **change})
+
+
+def test_learns_a_planted_pattern() -> None:
+    """Every user walks the catalogue with a step of their own: it takes two items to know it."""
+    torch.manual_seed(0)
+    model = build_model(dataclasses.replace(CONFIG, dims=32, dropout=0.0))
+    generator = torch.Generator().manual_seed(1)
+
+    def walk(users: int) -> torch.Tensor:
+        start = torch.randint(0, 40, (users, 1), generator=generator)
+        step = torch.randint(1, 5, (users, 1), generator=generator)
+        return (start + step * torch.arange(10)) % 40 + 1
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    model.train()
+    for _ in range(150):
+        items = walk(64)
+        hidden, targets = model(items[:, :-1]).flatten(0, 1), items[:, 1:].flatten()
+        loss = full_softmax_loss(hidden, model.item_vectors(), targets) / len(targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    items = walk(200)
+    with torch.no_grad():
+        scores = model.encode(items[:, :-1]) @ model.item_vectors().T
+    assert (scores[:, 1:].argmax(dim=1) + 1 == items[:, -1]).float().mean() > 0.95

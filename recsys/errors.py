@@ -54,3 +54,14 @@ class TrackingError(RecsysError):
 
 class PublishError(RecsysError):
     """New lists are incomplete or wrong; the lists published before stay live."""
+
+
+def first_line(error: BaseException) -> str:
+    """The part of a Spark or Java error that a person reads, without the stack trace."""
+    message = getattr(error, "getMessage", None)
+    text = (message() if message else "") or str(error)
+    lines = [line.strip(" :\t") for line in text.splitlines() if line.strip()]
+    # Py4J puts a line of its own in front of Java's.
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        del lines[0]
+    return lines[0][:500] if lines else type(error).__name__

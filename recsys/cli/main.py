@@ -90,3 +90,7 @@ def _lazy(module: str, function: str) -> Callable[[argparse.Namespace], None]:
         getattr(importlib.import_module(f"recsys.cli.{module}"), function)(options)
 
     return command
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 
 from recsys.config import Settings, load_settings
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError, RecsysError, first_line
 from recsys.lake.formats import LogFormat, load_format
 
 _OVERRIDE = re.compile(r"^[A-Za-z_]+(\.[A-Za-z_]+)+=")
@@ -93,10 +93,7 @@ def _report_unforeseen(error: Exception) -> None:
     if os.environ.get("RECSYS_DEBUG"):
         traceback.print_exception(error)
         return
-    lines = [line.strip(" :\t") for line in str(error).splitlines() if line.strip()] or [""]
-    # Py4J puts a line of its own in front of Java's.
-    said = lines[1] if len(lines) > 1 and lines[0].startswith("An error occurred") else lines[0]
-    print(f"error: unforeseen {type(error).__name__}: {said[:500]}", file=sys.stderr)
+    print(f"error: unforeseen {type(error).__name__}: {first_line(error)}", file=sys.stderr)
     print("  do:    run it again with RECSYS_DEBUG=1 for the stack trace", file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from recsys import schemas
 from recsys.errors import LakeError
-from recsys.lake.operations import StageRun, latest_runs
+from recsys.lake.operations import SUCCEEDED, StageRun, latest_runs
 from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
 from recsys.steps import SUMMARIES
@@ -25,6 +25,14 @@ def print_summary(lake: Lake, dates: Sequence[date]) -> None:
     nights = {day: latest_runs(lake, day) for day in dates}
     if not any(nights.values()):
         raise LakeError(f"no night {dates[-1]} in this lake", where=lake.settings.lake.root)
+    for day, runs in nights.items():
+        missing = [s for s in SUMMARIES if s not in runs or runs[s].status != SUCCEEDED]
+        if missing:
+            raise LakeError(
+                f"the night of {day} is not complete: {missing[0]} has not succeeded",
+                where=lake.settings.lake.root,
+                do=f"recsys nightly --date {day} goes on where it stopped",
+            )
     console = Console(width=None if Console().is_terminal else 120)
     console.print(_counts(nights))
     console.print(_seconds(nights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,15 @@ from recsys import schemas
 from recsys.errors import InputError, LakeError
 from recsys.lake.files import RawFile
 from recsys.lake.formats import LogFormat
-from recsys.lake.tables import Commit, Lake
+from recsys.lake.tables import Commit, Lake, all_text
 
 _URL, _SPLIT, _AT, _BEFORE = "_url", "_split", "_at", "_before"
 _PACKING = "spark.sql.files.openCostInBytes"
+_ALL_MICROS = {
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+"""Of a Parquet row's JSON: Spark's own formats stop at milliseconds."""
 _ROW_BITS = (1 << 33) - 1
 """Of monotonically_increasing_id: the row within its task, below the task's number."""
 _UNCUT = (".gz", ".deflate", ".snappy", ".zst", ".lz4")
@@ -78,7 +84,7 @@ def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) 
     try:
         if log.kind == "parquet":
             rows = spark.read.parquet(*urls)
-            raw = F.to_json(F.struct(*rows.columns)).alias(schemas.RAW)
+            raw = F.to_json(F.struct("*"), _ALL_MICROS).alias(schemas.RAW)
             offset = F.col("_metadata.row_index").alias(_AT)
             numbered = rows.select(raw, metadata, F.lit(0).alias(_SPLIT), offset)
             return _name(spark, numbered, [(file, 0, 0) for file in files])
@@ -137,18 +143,28 @@ def _name(
 
 def explain_read(error: Exception, files: Sequence[RawFile]) -> InputError | Exception:
     """What a failed read of raw files means for the person who sent them."""
-    text = str(error) + str(error.__cause__ or "")
+    text = all_text(error)
+    if isinstance(error, LakeError) and "FAILED_READ_FILE" not in text:
+        return error  # reading went well: it is the table that could not be written
     for sign, what in (
+        ("not a gzip file", "a file is not what its name says: not gzip"),
         ("not in gzip format", "a file is not what its name says: not gzip"),
         ("incorrect header check", "a file is not what its name says: not gzip"),
         ("Unexpected end of input stream", "a gzip file is cut off"),
         ("EOFException", "a compressed file is cut off"),
         ("is not a Parquet file", "a file is not Parquet"),
-        ("FAILED_READ_FILE", "a file can't be read"),
         ("Permission denied", "no permission to read a file"),
+        ("PATH_NOT_FOUND", "a file is missing"),
+        ("FileNotFoundException", "a file is missing"),
+        ("file changed while it was read", "a file changed while it was read"),
+        ("FAILED_READ_FILE", "a file can't be read"),
     ):
         if sign in text:
-            near = [file.url for file in files if file.url.rsplit("/", 1)[-1] in text]
+            near = [
+                file.url
+                for file in files
+                if any(f"{path}{end}" in text for path in _paths(file) for end in ". :\n\"'")
+            ]
             return InputError(
                 what,
                 where=near[0] if near else f"one of {len(files)} files: {files[0].url}, …",
@@ -161,6 +177,18 @@ def count_records(lake: Lake, log: LogFormat, run_date: date) -> int:
     """Records read by the night, without csv headers."""
     night = lake.read(schemas.BRONZE_EVENTS).where(F.col(schemas.INGEST_DATE) == F.lit(run_date))
     return drop_headers(night, log).count()
+
+
+def _paths(file: RawFile) -> tuple[str, str]:
+    """What an error may call the file: the path behind the scheme, plain or encoded."""
+    return file.url.partition(":")[2].lstrip("/"), file.encoded.partition(":")[2].lstrip("/")
+
+
+def _split_header(line: str, delimiter: str) -> list[str]:
+    line = line.removeprefix("\ufeff")
+    if len(delimiter) > 1:
+        return [name.strip() for name in line.split(delimiter)]
+    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
 
 
 def drop_headers(records: DataFrame, log: LogFormat) -> DataFrame:
@@ -184,8 +212,14 @@ def read_header(records: DataFrame, log: LogFormat) -> list[str] | None:
         .orderBy(F.col("min(source_file)"))
         .collect()
     )
-    columns = [[name.strip().strip('"') for name in h[0].split(log.delimiter)] for h in headers]
+    columns = [_split_header(line, log.delimiter) for line, _ in headers]
     for names, (_, file) in zip(columns, headers, strict=True):
+        if twice := [str(at) for at in log.columns.values() if names.count(str(at)) > 1]:
+            raise InputError(
+                f"wrong columns: {twice[0]} is twice in the header",
+                where=f"{file}:1 has {', '.join(names)}",
+                do="correct what writes the log, or `columns` in the log's format",
+            )
         if missing := [str(at) for at in log.columns.values() if at not in names]:
             raise InputError(
                 f"wrong columns: {', '.join(missing)} is not in the header",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
 
 from pyspark.sql import SparkSession
 
-from recsys.errors import InputError
+from recsys.errors import InputError, first_line
 from recsys.lake.formats import LogFormat
 
 
@@ -54,12 +55,12 @@ def find_files(
 def _find_daily(
     base: _Folder, log: LogFormat, since: date | None, run_date: date
 ) -> list[RawFile]:
-    prefix, suffix = log.files.split("{date}", 1)
+    dated = _dated(log.files)
     found, days = [], []
-    for file in base.glob(f"{prefix}*{suffix}"):
-        text = file.name[len(prefix) : len(prefix) + 10]
+    for file in base.glob(log.files.replace("{date}", "*")):
+        match = dated.match(file.name)
         try:
-            day = date.fromisoformat(text)
+            day = date.fromisoformat(match["date"] if match else "")
         except ValueError:
             continue
         days.append(day)
@@ -78,6 +79,14 @@ def _find_daily(
             do=f"the log has {min(days)} to {max(days)}; wait for the day or choose another --date",
         )
     return [file for _, file in sorted(found, key=lambda pair: pair[1].name)]
+
+
+def _dated(pattern: str) -> re.Pattern[str]:
+    """A regular expression that finds the date in names that match the glob ``pattern``."""
+    before, *others = pattern.split("{date}")
+    wild = {"*": "[^/]*", "?": "[^/]"}
+    parts = ["".join(wild.get(c, re.escape(c)) for c in part) for part in (before, *others)]
+    return re.compile(parts[0] + r"(?P<date>\d{4}-\d{2}-\d{2})" + "(?P=date)".join(parts[1:]) + "$")
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,9 @@ def _require(spark: SparkSession, root: str) -> _Folder:
             raise InputError(
                 "no permission to read the input", where=root, do="give the job's user read access"
             ) from None
-        raise
+        raise InputError(
+            f"the input can't be read: {first_line(error)}", where=root, do="check --input (input.path)"
+        ) from error
 
 
 def _path(spark: SparkSession, text: str):  # type: ignore[no-untyped-def]

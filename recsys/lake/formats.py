@@ -56,6 +56,9 @@ class LogFormat(Section):
     kind: Literal["json", "csv", "parquet"] = Field(description="json is one object a line")
     delimiter: str = Field(default=",", min_length=1, description="between columns (csv)")
     header: bool = Field(default=False, description="the first line names the columns (csv)")
+    width: int | None = Field(
+        default=None, ge=1, description="columns of a csv without header; null: up to the last read"
+    )
     layout: Literal["daily", "snapshot"] = Field(
         description="daily: a folder a date; snapshot: one file or folder with all history"
     )
@@ -73,6 +76,10 @@ class LogFormat(Section):
         default_factory=dict, description="settings that suit this log, below --conf"
     )
 
+    def count_columns(self) -> int:
+        """Columns of a csv without header."""
+        return self.width or 1 + max(int(at) for at in self.columns.values())
+
     @model_validator(mode="after")
     def _check(self) -> LogFormat:
         known = {*REQUIRED, *OPTIONAL}
@@ -84,12 +91,18 @@ class LogFormat(Section):
         numbered = all(isinstance(at, int) and at >= 0 for at in self.columns.values())
         if self.kind == "csv" and not self.header and not numbered:
             raise ValueError("columns: a csv without header needs column numbers from 0")
+        if self.kind == "csv" and not self.header and self.width:
+            last = max(int(at) for at in self.columns.values())
+            if last >= self.width:
+                raise ValueError(f"width: {self.width} columns have no number {last}")
         if (self.kind != "csv" or self.header) and not all(
             isinstance(at, str) for at in self.columns.values()
         ):
             raise ValueError("columns: this log names its columns, so numbers are not allowed")
         if self.layout == "daily" and "{date}" not in self.files:
             raise ValueError("files: a daily layout needs {date} in the pattern")
+        if self.layout == "daily" and set("{}[]\\") & set(self.files.replace("{date}", "")):
+            raise ValueError("files: a daily layout knows *, ? and {date} only")
         for ours in self.event_types.values():
             if ours not in schemas.EVENT_TYPE_CODES:
                 allowed = ", ".join(schemas.EVENT_TYPE_CODES)

@@ -44,7 +44,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
     gold = lake.settings.gold
     cutoff = holdout_cutoff(gold, run_date)
     events = encode_events(lake, run_date).persist(StorageLevel.MEMORY_AND_DISK)
-    histories = sequences.build_histories(events).persist(StorageLevel.MEMORY_AND_DISK)
+    histories = sequences.build_histories(events, cutoff).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         count = events.count()
         if not count:

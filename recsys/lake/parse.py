@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 
-from pyspark.sql import Column, DataFrame
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.errors import ConfigError, first_line
 from recsys.lake import formats
 from recsys.lake.formats import OPTIONAL, REQUIRED, LogFormat
 
 _FIELDS = "_fields"
 _CORRUPT = "_corrupt"
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+_UNITS: dict[str, tuple[int, Callable[[Column], Column]]] = {
+    "unix_seconds": (1, F.timestamp_seconds),
+    "unix_millis": (1000, F.timestamp_millis),
+}
 
 
 def parse_records(
@@ -25,9 +34,13 @@ def parse_records(
     """Add raw_user_id, item_id, event_type, rating, value, event_ts (UTC) and reason.
 
     ``reason`` is null for a good record, else the first rule that it breaks.
+
+    Raises:
+        ConfigError: the log's ``timestamp`` is no pattern.
     """
+    _check_pattern(records.sparkSession, log)
     fields = _extract(records, log, header)
-    texts = {name: _text(log, name) for name in (*REQUIRED, *OPTIONAL)}
+    texts = {name: _text(log, name, header) for name in (*REQUIRED, *OPTIONAL)}
     # The event type goes through a map: a word the format does not know becomes null.
     words = F.create_map(*[F.lit(x) for pair in log.event_types.items() for x in pair])
     typed = fields.select(
@@ -53,43 +66,79 @@ def parse_records(
 
 def _extract(records: DataFrame, log: LogFormat, header: list[str] | None) -> DataFrame:
     """Add the struct ``_fields``: the log's columns as strings, and the corrupt record if any."""
-    if log.kind == "csv" and header is None:
-        names = [f"c{i}" for i in range(1 + max(int(at) for at in log.columns.values()))]
-    else:
-        names = header or [str(name) for name in log.columns.values()]
-    ddl = ", ".join(f"`{name}` string" for name in [*names, _CORRUPT])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT}
     raw = F.col(schemas.RAW)
-    if log.kind == "csv":
-        return records.withColumn(_FIELDS, F.from_csv(raw, ddl, {"sep": log.delimiter, **options}))
-    return records.withColumn(_FIELDS, F.from_json(raw, ddl, options))
+    if log.kind != "csv":
+        names = [str(name).replace("`", "``") for name in log.columns.values()]
+        return records.withColumn(_FIELDS, F.from_json(raw, _texts(names), options))
+    # By place: a header may hold any name, twice or empty. Quotes are doubled, as RFC 4180 says.
+    width = len(header) if header else log.count_columns()
+    options |= {"sep": log.delimiter, "escape": '"'}
+    places = [_place(at) for at in range(width)]
+    return records.withColumn(_FIELDS, F.from_csv(raw, _texts(places), options))
 
 
-def _text(log: LogFormat, name: str) -> Column:
+def _texts(names: list[str]) -> str:
+    return ", ".join(f"`{name}` string" for name in [*names, _CORRUPT])
+
+
+def _place(at: int) -> str:
+    return f"c{at}"
+
+
+def _text(log: LogFormat, name: str, header: list[str] | None) -> Column:
     """The log's value for one of our columns, trimmed; an empty one is null."""
     if name in log.constants:
         return F.lit(log.constants[name])
     at = log.columns.get(name)
     if at is None:
         return F.lit(None).cast("string")
-    field = F.col(_FIELDS).getField(f"c{at}" if isinstance(at, int) else at)
+    if header:
+        at = header.index(str(at))
+    field = F.col(_FIELDS).getField(_place(at) if isinstance(at, int) else at)
     trimmed = F.trim(field)
     return F.when(trimmed != "", trimmed)
 
 
 def _timestamp(text: Column, log: LogFormat) -> Column:
-    if log.timestamp == "unix_seconds":
-        return F.timestamp_seconds(text.try_cast("bigint"))
-    if log.timestamp == "unix_millis":
-        return F.timestamp_millis(text.try_cast("bigint"))
+    """The moment, or null for what is none or lies before 1970 or after 9999."""
+    if log.timestamp in _UNITS:
+        number = text.try_cast("bigint")
+        a_second, convert = _UNITS[log.timestamp]
+        possible = number.between(0, _LAST_SECOND * a_second)
+        return F.when(possible, convert(number))
+    moment = _local_moment(text, log)
+    return F.when(moment >= F.timestamp_seconds(F.lit(0)), moment)
+
+
+def _local_moment(text: Column, log: LogFormat) -> Column:
     if log.timestamp == "iso8601":
-        parsed, has_zone = text.try_cast("timestamp"), False
-    else:
-        parsed = F.try_to_timestamp(text, F.lit(log.timestamp))
-        has_zone = any(letter in log.timestamp for letter in "XxZzVO")
-    if log.time_zone == "UTC" or has_zone:
+        # Spark reads 10:00 as ten o'clock today, and 2026 as its first day.
+        dated = (F.substring(text, 5, 1) == "-") & (F.length(text) >= len("2026-01-01"))
+        parsed = F.when(dated, text.try_cast("timestamp"))
+        if log.time_zone == "UTC":
+            return parsed
+        own_zone = text.rlike(r"[T ]\d{1,2}:\d{1,2}[0-9:.]*\s*[^0-9:.\s]")
+        return F.when(own_zone, parsed).otherwise(F.to_utc_timestamp(parsed, log.time_zone))
+    parsed = F.try_to_timestamp(text, F.lit(log.timestamp))
+    letters = re.sub("'[^']*'", "", log.timestamp)
+    if log.time_zone == "UTC" or any(letter in letters for letter in "XxZzVO"):
         return parsed
     return F.to_utc_timestamp(parsed, log.time_zone)
+
+
+def _check_pattern(spark: SparkSession, log: LogFormat) -> None:
+    if log.timestamp in (*_UNITS, "iso8601"):
+        return
+    try:
+        # No job runs: Spark folds what holds no column.
+        spark.range(1).select(F.try_to_timestamp(F.lit("x"), F.lit(log.timestamp))).collect()
+    except PySparkException as error:
+        raise ConfigError(
+            f"timestamp: {log.timestamp!r} is no pattern",
+            where=f"the log's format; {first_line(error)}",
+            do="give iso8601, unix_seconds, unix_millis or e.g. yyyy-MM-dd HH:mm:ss",
+        ) from None
 
 
 def _reason(limit: Column) -> Column:

@@ -18,8 +18,11 @@ HISTORY = "_history"
 _CUTOFF_PART = "_before"
 
 
-def build_histories(events: DataFrame) -> DataFrame:
+def build_histories(events: DataFrame, cutoff: datetime) -> DataFrame:
     """One row a user: all events, oldest first, runs of the same item kept once (the last).
+
+    A run that goes on at or after ``cutoff`` is kept once on each side of it: what happened before
+    must not depend on what came after.
 
     Args:
         events: user_idx, user_id, item_idx, code, event_ts.
@@ -38,16 +41,24 @@ def build_histories(events: DataFrame) -> DataFrame:
     )
     # Of view, click, purchase of one item in a row the last says most; the model then predicts
     # the next different item instead of the obvious repeat.
-    last_of_run = F.expr(
-        f"filter({HISTORY}, (e, i) -> i = size({HISTORY}) - 1 or get({HISTORY}, i + 1).item <> e.item)"
+    moment = int(cutoff.timestamp()) * 1_000_000
+    crosses = f"(e.micros < {moment} and get({HISTORY}, i + 1).micros >= {moment})"
+    return ordered.withColumn(HISTORY, _last_of_runs(f"or {crosses}"))
+
+
+def _last_of_runs(or_keep: str = "") -> Column:
+    return F.expr(
+        f"filter({HISTORY}, (e, i) -> i = size({HISTORY}) - 1 "
+        f"or get({HISTORY}, i + 1).item <> e.item {or_keep})"
     )
-    return ordered.withColumn(HISTORY, last_of_run)
 
 
 def build_sequences(histories: DataFrame, gold: Gold) -> DataFrame:
     """gold/sequences: the last ``sequence_length`` events of every user, with all seen items."""
     recent = _last(F.col(HISTORY), gold.sequence_length)
-    return histories.withColumn("_recent", recent).select(
+    # Scoring knows no cutoff: a run that crosses it is one run here.
+    whole = histories.withColumn(HISTORY, _last_of_runs())
+    return whole.withColumn("_recent", recent).select(
         schemas.USER_IDX,
         schemas.USER_ID,
         *_arrays("_recent"),

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from delta.tables import DeltaTable
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.config import Settings
-from recsys.errors import LakeError
+from recsys.errors import LakeError, first_line
 from recsys.schemas import Table
 
 
@@ -157,7 +156,7 @@ def in_parallel(*writes: Callable[[], Result]) -> list[Result]:
 
 def explain_write(name: str, path: str, error: Exception) -> LakeError:
     """Turn what Spark says of a failed write into something to act on."""
-    text = str(error) + str(error.__cause__ or "")
+    text = all_text(error)
     if "No space left on device" in text:
         return LakeError(
             f"the disk is full: table {name} was not written, what was there before is intact",
@@ -173,10 +172,10 @@ def explain_write(name: str, path: str, error: Exception) -> LakeError:
     return LakeError(f"table {name} could not be written: {first_line(error)}", where=path)
 
 
-def first_line(error: BaseException) -> str:
-    """The part of a Spark error that a person reads, without the stack trace."""
-    text = str(error)
-    if isinstance(error, PySparkException):
-        text = error.getMessage() or text
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:500] if lines else type(error).__name__
+def all_text(error: BaseException | None) -> str:
+    """All that an error and its causes say, Java's ones too, to look for signs in."""
+    texts = []
+    while error is not None:
+        texts += [str(error), str(getattr(error, "_stackTrace", None) or "")]
+        error = error.__cause__ or getattr(error, "_cause", None)
+    return "\n".join(texts)

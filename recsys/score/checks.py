@@ -42,14 +42,17 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
     rules = {
         "has no list": F.col(schemas.USER_ID).isNull(),
         "is not a known user": F.col("known_user").isNull(),
-        "has too short a list": F.size(entries) < possible,
+        "has too short a list": F.coalesce(F.size(entries), F.lit(0)) < possible,
         "has ranks that are not 1..n": F.transform(entries, lambda e: e[schemas.RANK])
         != F.when(F.size(entries) > 0, F.sequence(F.lit(1), F.size(entries))).otherwise(
             F.array().cast("array<int>")
         ),
         "has an item twice": F.size(F.array_distinct(ids)) < F.size(ids),
         "has a score that is no number": F.exists(
-            entries, lambda e: e[schemas.SCORE].isNull() | F.isnan(e[schemas.SCORE])
+            entries,
+            lambda e: e[schemas.SCORE].isNull()
+            | F.isnan(e[schemas.SCORE])
+            | (F.abs(e[schemas.SCORE]) == float("inf")),
         ),
     }
     checks = [F.count_if(F.coalesce(rule, F.lit(False))) for rule in rules.values()]
@@ -60,8 +63,18 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
     for place, rule in enumerate(rules):
         if broken := found[1 + place]:
             _refuse(lake, rule, broken, found[1 + len(rules) + place], top_n_version)
+    _check_unique(lake, lists, top_n_version)
     _check_seen(lake, lists, item_map, users, top_n_version)
     return int(found[0])
+
+
+def _check_unique(lake: Lake, lists: DataFrame, version: int) -> None:
+    """One list a user."""
+    again = lists.groupBy(schemas.USER_ID).count().where("count > 1")
+    found = again.agg(F.count(F.lit(1)), F.min(schemas.USER_ID)).first()
+    assert found is not None, "an aggregate has a row"
+    if found[0]:
+        _refuse(lake, "has more than one list", found[0], found[1], version)
 
 
 def _check_seen(

@@ -6,9 +6,8 @@ import hashlib
 import time
 from collections.abc import Sequence
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 from recsys.lake.operations import FAILED, SUCCEEDED, StageRun, check_schema_version, record_run
-from recsys.lake.tables import first_line
 from recsys.steps.context import Context, Outcome, Step
 
 # Settings that say where or how fast a step runs, not what comes out.

@@ -109,7 +109,10 @@ class HorovodCommunicator:
 
     def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-        self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+        # Of a fresh optimizer there is nothing to send, and Horovod would take a step with zero
+        # gradients to make it up: Adam's bias correction would then start one step late.
+        if optimizer.state:
+            self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
 
     def broadcast_object(self, value: Any) -> Any:
         return self._hvd.broadcast_object(value, root_rank=0)

@@ -20,7 +20,8 @@ from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
 from recsys.steps import SUMMARIES
 
-pytestmark = pytest.mark.airflow
+# Seven spark-submits take two minutes on a quiet machine, many more on a busy one.
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / ".venv-airflow/bin"
@@ -65,7 +66,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=500,
+            timeout=1400,
         )
 
     made = call("airflow", "db", "migrate")

@@ -59,6 +59,8 @@ def test_unknown_format_names_the_nearest() -> None:
         ({"columns": NUMBERED}, "this log names its columns, so numbers are not allowed"),
         ({"header": False, "columns": {**NUMBERED, "user_id": -1}}, "column numbers from 0"),
         ({"files": "*.csv"}, "a daily layout needs {date} in the pattern"),
+        ({"files": "{eu,us}/{date}.csv"}, "files: a daily layout knows *, ? and {date} only"),
+        ({"header": False, "columns": NUMBERED, "width": 3}, "width: 3 columns have no number 3"),
         ({"event_types": {"seen": "look"}}, "event_types: look is not one of view, click"),
         ({"time_zone": "Mars/Olympus"}, "time_zone: Mars/Olympus is not a time zone"),
         ({"delimiter": ""}, "delimiter"),

@@ -111,10 +111,13 @@ def test_two_ranks_train_like_one_with_twice_the_batch(
     assert one["losses"].keys() == two["losses"].keys()
     for step, value in one["losses"].items():
         assert value == pytest.approx(two["losses"][step], rel=1e-4)
-    for name, weight in one["weights"].items():
-        torch.testing.assert_close(
-            torch.tensor(weight), torch.tensor(two["weights"][name]), rtol=1e-3, atol=1e-4
-        )
+    for name, values in one["weights"].items():
+        weight, other = torch.tensor(values), torch.tensor(two["weights"][name])
+        if name.endswith("queries_keys_values.bias"):
+            # A bias of the keys cancels in the softmax: its gradient is rounding, and Adam turns
+            # any gradient into steps of the same size.
+            weight, other = (torch.cat([w.chunk(3)[0], w.chunk(3)[2]]) for w in (weight, other))
+        torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["full", "sampled"])
@@ -128,9 +131,9 @@ def test_both_ranks_end_with_identical_weights_and_metrics(
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
     table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_job(tmp_path / "a", table, *TWO, "train.max_epochs=40", "train.patience=40")
+    job = make_job(tmp_path / "a", table, *TWO, "train.max_epochs=8", "train.patience=8")
     undisturbed = launch_training(job)
-    assert undisturbed.epochs == 40
+    assert undisturbed.epochs == 8
     assert "rank 0: " in capfd.readouterr().err
 
     broken = moved(job, tmp_path / "b")
@@ -162,7 +165,7 @@ def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
 def test_a_killed_single_process_resumes_to_the_same_weights(
     table: PinnedTable, tmp_path: Path
 ) -> None:
-    job = make_job(tmp_path / "a", table, "train.max_epochs=60", "train.patience=60")
+    job = make_job(tmp_path / "a", table, "train.max_epochs=15", "train.patience=15")
     launch_training(job)
     broken = moved(job, tmp_path / "b")
     folder, deaths = Path(broken.checkpoint_dir), list[int]()

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recsys.train.batch import make_batch
 from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
 from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob

@@ -43,21 +43,21 @@ def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor])
 
 def test_it_learns_and_reports(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
     job = make_job(
-        tmp_path, table[0], "train.max_epochs=12", "model.dims=32", "train.learning_rate=0.01"
+        tmp_path, table[0], "train.max_epochs=6", "model.dims=32", "train.learning_rate=0.02"
     )
     tracker = RecordingTracker()
     result, _ = train(job, table[1], tracker)
     assert result.metrics[HIT_RATE] > 0.9
     assert result.metrics == {k: v for k, v in tracker.epochs[-1].items() if k != "train_loss"}
-    assert (result.epochs, result.best_epoch, result.run_id) == (12, 11, "run-1")
-    assert result.global_steps == 12 * 15 == len(tracker.losses)
+    assert (result.epochs, result.best_epoch, result.run_id) == (6, 5, "run-1")
+    assert result.global_steps == 6 * 15 == len(tracker.losses)
     targets = [
         (columns["items"][:, :-1] > 0).sum()
         for file in table[0].files
         if file.split == "train"
         for columns in [table[1][file.url]]
     ]
-    assert result.events == 12 * sum(targets)
+    assert result.events == 6 * sum(targets)
     assert result.events_per_second > 0
     assert 0 <= result.wait_share <= 1
     assert TrainingResult.load(job.result_path) == tracker.finished == result

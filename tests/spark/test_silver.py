@@ -1,0 +1,336 @@
+"""Bronze to silver: every record accounted for, once; pseudonyms; indices that never change."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys import schemas
+from recsys.config import load_settings
+from recsys.errors import InputError
+from recsys.generate import generate_log
+from recsys.lake.formats import REASONS, load_format
+from recsys.lake.pseudonyms import KEY_VARIABLE, pseudonym
+from recsys.lake.silver import SilverCounts, build_silver
+from recsys.lake.tables import Lake
+from tests.spark.generated_log import END, small
+from tests.spark.tiny_logs import DAY, build, event, ingest, log_format, write_json
+
+pytestmark = pytest.mark.spark
+
+KEY = "a key of this module, sixteen bytes or more"
+NEXT = DAY + timedelta(days=1)
+SILVER = (schemas.SILVER_EVENTS, schemas.SILVER_USERS, schemas.SILVER_ITEMS,
+          schemas.SILVER_USER_VAULT, schemas.BRONZE_REJECTS)  # fmt: skip
+
+
+def snapshot(lake: Lake) -> dict[str, list[str]]:
+    return {t.name: sorted(map(repr, lake.read(t).select(*t.names).collect())) for t in SILVER}
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What two nights did: the lake as it is now, the counts, the rows after the first night."""
+
+    lake: Lake
+    logs: Path
+    counts: tuple[SilverCounts, SilverCounts]
+    after_first: dict[str, list[str]]
+    vault: Path
+
+
+CATALOGUED = log_format(
+    layout="daily",
+    files="dt={date}/*.json",
+    items={
+        "file": "items.csv", "delimiter": ",", "item_id": "id", "title": "name",
+        "attributes": {"colour": "farbe"},
+    },
+)  # fmt: skip
+FIRST = [
+    event("raw-ännä", "a", "10:00:00"),
+    event("raw-ännä", "a", "10:00:00"),  # exactly the same
+    event("raw-ännä", "a", "10:00:02"),  # within two seconds
+    event("raw-ännä", "a", "10:00:04"),  # within two seconds of the one before
+    event("raw-ännä", "a", "10:00:06.000001"),  # not any more
+    event("raw-ännä", "a", "10:00:00", "click"),  # another type
+    event("raw-bob", "a", "10:00:00"),  # another user
+    event("raw-bob", "b", "10:00:00", "rating", rating=3),
+    event("raw-bob", "b", "11:00:00", "rating", rating=4),
+]
+SECOND = [
+    event("raw-bob", "a", "10:00:00"),  # came yesterday
+    event("raw-bob", "a", "2026-03-05T11:00:00+01:00"),  # the same moment in another zone
+    event("raw-bob", "c", "09:00:00"),  # late: of yesterday, but new
+    event("raw-cleo", "d", "2026-03-06T08:00:00Z", "purchase", value=9.5),
+    event("raw-cleo", "a", "2026-03-07T00:04:59Z"),  # a clock a little ahead
+]
+
+
+@pytest.fixture(scope="module")
+def nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    folder = tmp_path_factory.mktemp("nights")
+    logs, vault = folder / "logs", folder / "elsewhere/vault"
+    settings = [f"lake.root={folder}/lake", f"lake.vault_root={vault}"]
+    lake = Lake(spark, load_settings(None, settings))
+    write_json(logs / f"dt={DAY}/log.json", FIRST)
+    write_json(logs / f"dt={NEXT}/log.json", SECOND)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_VARIABLE, KEY)
+        (logs / "items.csv").write_text("id,name,farbe\na,Apple,red\nb,Bread,\na,Zebra,x\n")
+        first = build(lake, CATALOGUED, logs)
+        after = snapshot(lake)
+        (logs / "items.csv").write_text("id,name,farbe\na,Apricot,gold\nb,Bread,\nd,Date,brown\n")
+        second = build(lake, CATALOGUED, logs, NEXT, DAY)
+    return Nights(lake, logs, (first, second), after, vault)
+
+
+def test_duplicates_are_dropped_within_and_across_nights(nights: Nights) -> None:
+    first, second = nights.counts
+    assert (first.read, first.events, first.duplicates, first.rejects) == (9, 6, 3, 0)
+    assert (second.read, second.events, second.duplicates, second.rejects) == (5, 3, 2, 0)
+    assert (first.late, second.late) == (0, 1)
+    events = nights.lake.read(schemas.SILVER_EVENTS).collect()
+    assert len({row["event_id"] for row in events}) == len(events) == 9
+    assert Counter(row["ingest_date"] for row in events) == {DAY: 6, NEXT: 3}
+    late = next(row for row in events if row["item_id"] == "c")
+    assert (late["event_date"], late["ingest_date"]) == (DAY, NEXT)
+    assert {str(row["event_ts"].date()) for row in events} == {
+        str(row["event_date"]) for row in events
+    }
+
+
+def test_indices_are_dense_append_only_and_never_reassigned(nights: Nights) -> None:
+    first, second = nights.counts
+    assert (first.new_users, first.new_items) == (2, 2)
+    assert (second.new_users, second.new_items) == (1, 2)
+    users = {r["user_id"]: r["user_idx"] for r in nights.lake.read(schemas.SILVER_USERS).collect()}
+    items = {r["item_id"]: r["item_idx"] for r in nights.lake.read(schemas.SILVER_ITEMS).collect()}
+    assert sorted(users.values()) == [1, 2, 3]
+    assert users[pseudonym(KEY.encode(), "raw-cleo")] == 3
+    assert sorted(items.values()) == [1, 2, 3, 4]
+    assert {items["a"], items["b"]} == {1, 2}
+    for row in nights.lake.read(schemas.SILVER_USERS, 0).collect():
+        assert users[row["user_id"]] == row["user_idx"]
+    for row in nights.lake.read(schemas.SILVER_ITEMS, 0).collect():
+        assert items[row["item_id"]] == row["item_idx"]
+
+
+def test_titles_follow_the_catalogue(nights: Nights) -> None:
+    def titles(version: int | None) -> dict[str, Any]:
+        rows = nights.lake.read(schemas.SILVER_ITEMS, version).collect()
+        return {row["item_id"]: (row["title"], row["attributes"]) for row in rows}
+
+    # Of two rows with one id the smaller title wins.
+    assert titles(0) == {"a": ("Apple", {"colour": "red"}), "b": ("Bread", {"colour": None})}
+    assert titles(None) == {
+        "a": ("Apricot", {"colour": "gold"}),
+        "b": ("Bread", {"colour": None}),
+        "c": (None, None),
+        "d": ("Date", {"colour": "brown"}),
+    }
+
+
+def test_raw_ids_and_the_key_lie_in_no_other_file_than_bronze_and_the_vault(
+    nights: Nights,
+) -> None:
+    vault = {r["raw_user_id"]: r["user_id"] for r in nights.lake.read(schemas.SILVER_USER_VAULT).collect()}
+    raw = ["raw-ännä", "raw-bob", "raw-cleo"]
+    assert vault == {user: pseudonym(KEY.encode(), user) for user in raw}
+    assert (nights.vault / "_delta_log").is_dir()
+    root = Path(nights.lake.settings.lake.root)
+    assert not (root / schemas.SILVER_USER_VAULT.name).exists()
+    secrets = [*(user.encode() for user in raw), b"raw-", KEY.encode(), KEY.encode().hex().encode()]
+    files = [path for path in root.rglob("*") if path.is_file()]
+    private = [path for path in files if not path.is_relative_to(root / "bronze/events")]
+    assert len(private) > 10
+    for path in private:
+        content = path.read_bytes()
+        assert not [secret for secret in secrets if secret in content], path
+    for path in files:
+        assert KEY.encode() not in path.read_bytes()
+
+
+def test_a_night_again_leaves_the_same_rows_even_after_compaction(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    lake, before = nights.lake, snapshot(nights.lake)
+    versions = [lake.version(t) for t in (schemas.SILVER_USERS, schemas.SILVER_ITEMS)]
+    # One file then holds events of both nights.
+    lake.delta(schemas.SILVER_EVENTS).optimize().executeCompaction()
+    first = build_silver(lake, CATALOGUED, str(nights.logs), None, DAY)
+    second = build_silver(lake, CATALOGUED, str(nights.logs), DAY, NEXT)
+    for again, once in zip((first, second), nights.counts, strict=True):
+        assert (again.new_users, again.new_items) == (0, 0)
+        assert (again.read, again.events, again.duplicates, again.late) == (
+            once.read, once.events, once.duplicates, once.late
+        )  # fmt: skip
+    assert snapshot(lake) == before
+    assert [lake.version(t) for t in (schemas.SILVER_USERS, schemas.SILVER_ITEMS)] == versions
+
+
+@dataclass(frozen=True)
+class Generated:
+    lake: Lake
+    planted: dict[str, int]
+    lines: int
+    nights: list[SilverCounts]
+
+
+@pytest.fixture(scope="module")
+def generated(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Generated:
+    folder = tmp_path_factory.mktemp("reconcile")
+    planted = generate_log(spark, small(events=1500, users=100, days=4), str(folder / "log"), END)
+    settings = [f"lake.root={folder}/lake", "ingest.max_reject_share=0.2"]
+    lake, log = Lake(spark, load_settings(None, settings)), load_format("generated")
+    eve = END - timedelta(days=1)
+    nights = [build(lake, log, folder / "log", eve), build(lake, log, folder / "log", END, eve)]
+    return Generated(lake, planted.counts, planted.counts["lines"], nights)
+
+
+def test_every_record_of_a_generated_log_is_accounted_for(generated: Generated) -> None:
+    planted, found = generated.planted, Counter[str]()
+    for night in generated.nights:
+        assert night.read == night.events + night.duplicates + night.rejects
+        assert night.rejects == sum(night.reasons.values())
+        found.update(night.reasons)
+    assert sum(night.read for night in generated.nights) == generated.lines
+    assert found["malformed"] == planted["malformed"]
+    assert found["unknown_event_type"] == planted["unknown_type"]
+    assert found["bad_rating"] == planted["bad_rating"]
+    # A catch-up night may have reached the day that a clock was ahead of.
+    skewed = planted["clock_skew"] - found["after_run_date"]
+    assert 0 <= skewed < planted["clock_skew"]
+    duplicates = sum(night.duplicates for night in generated.nights)
+    assert duplicates == planted["exact_duplicates"] + planted["near_duplicates"]
+    events = sum(night.events for night in generated.nights)
+    assert events == planted["good_events"] + skewed
+    assert generated.lake.read(schemas.SILVER_EVENTS).count() == events
+    assert generated.lake.read(schemas.BRONZE_REJECTS).count() == sum(found.values())
+
+
+def test_silver_of_a_generated_log_keeps_its_promises(generated: Generated) -> None:
+    lake = generated.lake
+    events = lake.read(schemas.SILVER_EVENTS)
+    users, items = lake.read(schemas.SILVER_USERS), lake.read(schemas.SILVER_ITEMS)
+    assert events.select("event_id").distinct().count() == events.count()
+    for table, key, index in ((users, "user_id", "user_idx"), (items, "item_id", "item_idx")):
+        indices = sorted(row[0] for row in table.select(index).collect())
+        assert indices == list(range(1, len(indices) + 1))
+        assert events.join(table, key, "left_anti").count() == 0
+    assert items.where("title is null or attributes['category'] is null").count() == 0
+
+
+RATED = event("u", "a", "10:00:00", "rating")
+REJECTED: list[tuple[str, Any]] = [
+    ("binary", '{"user":"u\u0000"}'),
+    ("malformed", '{"user":"u","item"'),
+    ("malformed", "[]"),
+    ("malformed", "   "),
+    ("malformed", '{"user":"u","item":"a","type":"view","ts":"2026-03-05T10:00:00Z"} {"user":'),
+    ("missing_user_id", event("", "a", "10:00:00")),
+    ("missing_user_id", {"item": "a", "type": "view", "ts": "2026-03-05T10:00:00Z"}),
+    ("missing_item_id", event("u", "  ", "10:00:00")),
+    ("unknown_event_type", event("u", "a", "10:00:00", "VIEW")),
+    ("unknown_event_type", {"user": "u", "item": "a", "ts": "2026-03-05T10:00:00Z"}),
+    ("bad_timestamp", event("u", "a", "2026-02-30T00:00:00Z")),
+    ("bad_rating", RATED),
+    ("bad_rating", {**RATED, "rating": 0.5}),
+    ("bad_rating", {**RATED, "rating": "NaN"}),
+    ("bad_rating", {**RATED, "rating": "five"}),
+    ("bad_rating", event("u", "a", "10:00:00", rating=6)),
+    ("bad_value", event("u", "a", "10:00:00", "purchase", value="12,50")),
+    ("bad_value", event("u", "a", "10:00:00", "purchase", value="Infinity")),
+    ("after_run_date", event("u", "a", "2026-03-06T00:05:00Z")),
+]
+ACCEPTED = [
+    event("  u  ", "a", "10:00:00"),
+    event("u", "a", "2026-03-06T00:04:59Z"),
+    {**RATED, "rating": "5"},
+    event("12", "a", "10:00:00") | {"user": 12},
+    '{"user":"lone \\ud800 surrogate","item":"a","type":"view","ts":"2026-03-05T10:00:00Z"}',
+]  # fmt: skip
+
+
+def test_each_reject_has_its_reason_and_its_line(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake = make_lake("ingest.max_reject_share=1")
+    lines = [record for _, record in REJECTED] + ACCEPTED
+    path = write_json(tmp_path / "logs/a.json", lines)
+    with path.open("ab") as file:
+        file.write(b'{"user":"\xff\xfe","item":"b","type":"view","ts":"2026-03-05T10:00:00Z"}\n')
+    counts = build(lake, log_format(), tmp_path / "logs")
+    written = path.read_bytes().decode(errors="replace").splitlines()
+    rows = lake.read(schemas.BRONZE_REJECTS).orderBy("source_offset").collect()
+    known = [row for row in rows if row["source_offset"] <= len(REJECTED)]
+    assert [(r["source_offset"], r["reason"]) for r in known] == [
+        (number, reason) for number, (reason, _) in enumerate(REJECTED, 1)
+    ]
+    assert {row["raw"] for row in known} == set(written[: len(REJECTED)])
+    assert {row["source_file"] for row in rows} == {"a.json"}
+    assert set(REASONS) == {reason for reason, _ in REJECTED}
+    assert counts.read == len(lines) + 1
+    assert counts.rejects - len(REJECTED) in (0, 1)  # a broken character is no reason to stop
+    users = {row["raw_user_id"] for row in lake.read(schemas.SILVER_USER_VAULT).collect()}
+    assert {"u", "12"} <= users
+
+
+def test_too_many_rejects_stop_the_night_before_silver_changes(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake = make_lake("ingest.max_reject_share=0.5")
+    good = [event(f"u{n}", "a", "10:00:00") for n in range(2)]
+    write_json(tmp_path / "logs/a.json", [*good, "not json", "nor this", '{"user":"x"}'])
+    with pytest.raises(InputError) as caught:
+        build(lake, log_format(), tmp_path / "logs")
+    error = caught.value
+    assert error.what == (
+        "60.0% of 5 records were rejected, allowed are 50.0%: malformed 2, missing_item_id 1"
+    )
+    assert error.where.startswith("first malformed: a.json:3; all in ")
+    assert "nothing was published" in error.do
+    assert not lake.exists(schemas.SILVER_EVENTS)
+    assert not lake.exists(schemas.SILVER_USERS)
+
+
+def test_tolerated_rejects_do_not_count_unless_nothing_is_left(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, log = make_lake(), log_format(tolerated_rejects=["after_run_date"])
+    later = [event("u", "a", "2027-01-01T00:00:00Z")] * 9
+    write_json(tmp_path / "logs/a.json", later)
+    with pytest.raises(InputError, match="no data up to 2026-03-05: all 9 records are later"):
+        build(lake, log, tmp_path / "logs")
+    write_json(tmp_path / "logs/a.json", [*later, event("u", "a", "10:00:00")])
+    assert build(lake, log, tmp_path / "logs").events == 1
+
+
+def test_silver_without_ingest_says_what_to_run_first(make_lake: Callable[..., Lake]) -> None:
+    with pytest.raises(InputError) as caught:
+        build_silver(make_lake(), log_format(), None, None, date(2026, 1, 1))
+    assert caught.value.do == "run ingest for 2026-01-01 first"
+
+
+def test_missing_catalogue_and_missing_column_are_input_errors(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, root = make_lake(), tmp_path / "logs"
+    write_json(root / f"dt={DAY}/a.json", FIRST)
+    ingest(lake, CATALOGUED, root)
+    with pytest.raises(InputError, match="the item catalogue is missing"):
+        build_silver(lake, CATALOGUED, str(root), None, DAY)
+    (root / "items.csv").write_text("id,title,farbe\na,b,c\n")
+    with pytest.raises(InputError, match="the item catalogue has no column name") as caught:
+        build_silver(lake, CATALOGUED, str(root), None, DAY)
+    assert caught.value.where.endswith("items.csv has id, title, farbe")
+    shutil.rmtree(root)

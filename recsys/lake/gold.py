@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -32,7 +32,7 @@ class GoldCounts:
 def holdout_cutoff(gold: Gold, run_date: date) -> datetime:
     """First held-out moment (UTC): training sees only what happened before it."""
     day = run_date + timedelta(days=1 - gold.holdout_days)
-    return datetime.combine(day, time(), timezone.utc)
+    return datetime.combine(day, time(), UTC)
 
 
 def build_gold(lake: Lake, run_date: date) -> GoldCounts:

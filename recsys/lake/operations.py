@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 from pyspark.sql import functions as F
 
@@ -43,7 +43,7 @@ def record_run(lake: Lake, run: StageRun) -> None:
     row = (
         run.run_id, run.run_date, run.stage, run.status, run.fingerprint, run.rows_in,
         run.rows_out, dict(run.details), dict(run.tables_read), dict(run.tables_written),
-        run.seconds, run.message, datetime.now(timezone.utc),
+        run.seconds, run.message, datetime.now(UTC),
     )  # fmt: skip
     frame = lake.spark.createDataFrame([row], schemas.OPS_RUNS.ddl).coalesce(1)
     lake.append(schemas.OPS_RUNS, frame)

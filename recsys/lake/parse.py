@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -58,7 +58,7 @@ def parse_records(
             schemas.VALUE: F.expr("try_cast(_value as double)"),
         }
     )
-    end = datetime.combine(run_date + timedelta(days=1), time(), timezone.utc)
+    end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
     limit = end + timedelta(seconds=future_tolerance_seconds)
     reason = _reason(F.lit(limit))
     return typed.withColumn(schemas.REASON, reason).drop(_CORRUPT, "_rating", "_value")

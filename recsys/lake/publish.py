@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -32,7 +32,7 @@ def publish(lake: Lake, night: Published) -> int:
     if _find(lake, night.run_date) == night:
         return lake.version(table)
     row = [getattr(night, name) for name in Published.__dataclass_fields__]
-    frame = lake.spark.createDataFrame([(*row, datetime.now(timezone.utc))], table.ddl)
+    frame = lake.spark.createDataFrame([(*row, datetime.now(UTC))], table.ddl)
     where = f"{schemas.RUN_DATE} = '{night.run_date}'"
     return lake.replace(table, frame.coalesce(1), where).version
 

@@ -17,7 +17,6 @@ from recsys.config import Settings
 from recsys.errors import LakeError, first_line
 from recsys.schemas import Table
 
-
 Result = TypeVar("Result")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.e2e.small_night import DATES, read_state, write_conf, write_log
 
 pytestmark = pytest.mark.e2e

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from recsys.lake.tables import Lake
 pytestmark = pytest.mark.spark
 
 NIGHT = date(2026, 3, 5)
-CUTOFF = datetime(2026, 3, 5, tzinfo=timezone.utc)
+CUTOFF = datetime(2026, 3, 5, tzinfo=UTC)
 MICRO = timedelta(microseconds=1)
 SMALL = ("gold.sequence_length=4", "gold.length_buckets=[2, 4]", "gold.max_windows_per_user=3")
 

@@ -124,7 +124,7 @@ def test_another_key_is_refused_and_the_lake_does_not_hold_the_key(
     check_key(lake, key)
     check_key(lake, key)
     for other in (b"not the key this lake was made w", None):
-        with pytest.raises(LakeError, match="is not the one that this lake was made with") as caught:
+        with pytest.raises(LakeError, match="is not the one that this lake was made") as caught:
             check_key(lake, other)
         assert caught.value.where == lake.path(schemas.OPS_LAKE)
         assert "restore the old key" in caught.value.do

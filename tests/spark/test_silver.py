@@ -142,7 +142,8 @@ def test_titles_follow_the_catalogue(nights: Nights) -> None:
 def test_raw_ids_and_the_key_lie_in_no_other_file_than_bronze_and_the_vault(
     nights: Nights,
 ) -> None:
-    vault = {r["raw_user_id"]: r["user_id"] for r in nights.lake.read(schemas.SILVER_USER_VAULT).collect()}
+    rows = nights.lake.read(schemas.SILVER_USER_VAULT).collect()
+    vault = {row["raw_user_id"]: row["user_id"] for row in rows}
     raw = ["raw-ännä", "raw-bob", "raw-cleo"]
     assert vault == {user: pseudonym(KEY.encode(), user) for user in raw}
     assert (nights.vault / "_delta_log").is_dir()

@@ -57,7 +57,7 @@ def measure(log: str, folder: Path) -> dict[str, float]:
 
 
 def bare_spark(spark: Any, log: str, folder: Path) -> int:
-    """The least that such a night does: text to Delta, parsed and deduplicated to Delta, grouped."""
+    """The least such a night does: text to Delta, parsed and deduplicated to Delta, grouped."""
     from pyspark.sql import functions as F
 
     def save(frame: Any, name: str) -> Any:
@@ -104,9 +104,14 @@ def _report(options: argparse.Namespace, runs: list[dict[str, float]]) -> None:
     print(f"ETL of {options.events:,} events, {options.users:,} users, {options.items:,} items")
     for kind in KINDS:
         rates = sorted(run[kind] for run in runs)
-        middle, share = statistics.median(rates), statistics.median(r[kind] / r["bare"] for r in runs)
-        print(f"  {kind:<5} {rates[0]:>9,.0f} {middle:>9,.0f} {rates[-1]:>9,.0f} events/s "
-              f"(min, median, max), {share:.2f} of bare Spark")
+        middle, share = (
+            statistics.median(rates),
+            statistics.median(r[kind] / r["bare"] for r in runs),
+        )
+        print(
+            f"  {kind:<5} {rates[0]:>9,.0f} {middle:>9,.0f} {rates[-1]:>9,.0f} events/s "
+            f"(min, median, max), {share:.2f} of bare Spark"
+        )
     print(json.dumps({"benchmark": "etl", "machine": describe_machine(), "runs": runs}))
 
 

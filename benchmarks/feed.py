@@ -94,8 +94,10 @@ def _report(runs: list[dict[str, TrainingResult]]) -> None:
         rates = sorted(run[kind].events_per_second for run in runs)
         waits = statistics.median(run[kind].wait_share for run in runs)
         middle = statistics.median(rates)
-        print(f"  {kind:<9} {rates[0]:>9,.0f} {middle:>9,.0f} {rates[-1]:>9,.0f} events/s "
-              f"(min, median, max), waited {waits:.2%}")
+        print(
+            f"  {kind:<9} {rates[0]:>9,.0f} {middle:>9,.0f} {rates[-1]:>9,.0f} events/s "
+            f"(min, median, max), waited {waits:.2%}"
+        )
     ratios = [run["petastorm"].events_per_second / run["memory"].events_per_second for run in runs]
     print(f"  petastorm / memory: {statistics.median(ratios):.3f} (median of {len(runs)} pairs)")
     record = [{kind: result.events_per_second for kind, result in run.items()} for run in runs]

@@ -77,8 +77,10 @@ def main() -> None:
     used = rate * flops_per_event(options.dims, options.blocks, options.items, options.length)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    print(f"{where}: {rate:,.0f} events/s, {used / 1e12:.1f} of {peak / 1e12:.1f} TFLOP/s "
-          f"({used / peak:.1%}), {memory:.1f} GiB at most, waited {result.wait_share:.1%}")
+    print(
+        f"{where}: {rate:,.0f} events/s, {used / 1e12:.1f} of {peak / 1e12:.1f} TFLOP/s "
+        f"({used / peak:.1%}), {memory:.1f} GiB at most, waited {result.wait_share:.1%}"
+    )
     print(f"validation after {result.epochs} epochs: {result.metrics}")
     print(json.dumps({
         "benchmark": "gpu_train", "device": where, "torch": torch.__version__, **vars(options),

@@ -8,7 +8,6 @@ names the key, the value and what is allowed.
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,8 +104,11 @@ class Gold(Section):
     max_windows_per_user: int = Field(
         ge=1, description="training windows of one user at most, the newest ones"
     )
-    holdout_days: int = Field(ge=1, description="last days before the end of the run date that "
-                              "are held out from training and compared by the gate")
+    holdout_days: int = Field(
+        ge=1,
+        description="last days before the end of the run date that "
+        "are held out from training and compared by the gate",
+    )
     validation_share: float = Field(
         gt=0, lt=0.5, description="share of users whose windows choose the best epoch"
     )
@@ -146,15 +148,18 @@ class Train(Section):
         ge=0, le=1, description="share of the learning rate left at the last step (cosine decay)"
     )
     weight_average_decay: float = Field(
-        ge=0, lt=1, description="of the moving average of weights that is evaluated and kept; "
-        "0 keeps the last weights"
+        ge=0,
+        lt=1,
+        description="of the moving average of weights that is evaluated and kept; "
+        "0 keeps the last weights",
     )
     target_horizon: int = Field(
         ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
     )
     recency_half_life_days: float | None = Field(
-        gt=0, description="age at which an event counts half as much as one of today; "
-        "null counts all alike"
+        gt=0,
+        description="age at which an event counts half as much as one of today; "
+        "null counts all alike",
     )
     gradient_clip_norm: float = Field(gt=0, description="largest L2 norm of the gradient")
     sampled_softmax_above_items: int = Field(
@@ -231,9 +236,7 @@ class Settings(Section):
                 f"model.heads={self.model.heads} must divide model.dims={self.model.dims}"
             )
         if self.train.launcher == "single" and self.train.ranks != 1:
-            raise ValueError(
-                f"train.launcher=single needs train.ranks=1, not {self.train.ranks}"
-            )
+            raise ValueError(f"train.launcher=single needs train.ranks=1, not {self.train.ranks}")
         if self.generate.users <= self.generate.categories // 2:
             raise ValueError("generate.users must be more than half of generate.categories")
         return self
@@ -402,4 +405,4 @@ def local_lake_path(root: str) -> Path | None:
     scheme, separator, rest = root.partition("://")
     if separator and scheme != "file":
         return None
-    return Path(os.path.abspath(rest if separator else root.removeprefix("file:")))
+    return Path(rest if separator else root.removeprefix("file:")).absolute()

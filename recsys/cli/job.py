@@ -40,6 +40,8 @@ def run_steps(
     force: bool = False,
 ) -> dict[str, StageRun]:
     """Run steps of one night with a line of output each."""
-    context = Context(settings, log, run_date, lake, force, say=lambda line: print(line, flush=True))
+    context = Context(
+        settings, log, run_date, lake, force, say=lambda line: print(line, flush=True)
+    )
     context.say(f"night of {run_date}, lake {settings.lake.root}")
     return run_night(context, steps)

@@ -46,16 +46,29 @@ def _build_parser() -> argparse.ArgumentParser:
         return command
 
     night = add("nightly", "all steps of a night", "night", "input", "date", "force")
-    night.add_argument("--nights", type=_positive, default=1, metavar="N",
-                       help="so many consecutive nights, the last one on --date (a backfill)")
+    night.add_argument(
+        "--nights",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="so many consecutive nights, the last one on --date (a backfill)",
+    )
     night.add_argument("--summary", action="store_true", help="end with a summary of the nights")
     demo = add("demo", "generate logs and run three nights on them", "night", "force")
-    demo.add_argument("--data", metavar="PATH", default="./data/generated",
-                      help="where the generated logs go (default: ./data/generated)")
+    demo.add_argument(
+        "--data",
+        metavar="PATH",
+        default="./data/generated",
+        help="where the generated logs go (default: ./data/generated)",
+    )
     logs = add("generate", "write a behaviour log with the defects of real ones", "night")
     logs.add_argument("--out", metavar="PATH", required=True, help="folder to write")
-    logs.add_argument("--end-date", metavar="YYYY-MM-DD", default="2026-01-03",
-                      help="last day of the log (default: 2026-01-03)")
+    logs.add_argument(
+        "--end-date",
+        metavar="YYYY-MM-DD",
+        default="2026-01-03",
+        help="last day of the log (default: 2026-01-03)",
+    )
     logs.add_argument("--overwrite", action="store_true", help="replace another log there")
     for step, summary in SUMMARIES.items():
         command = add(step.replace("_", "-"), summary, "night", "input", "date", "force")
@@ -68,8 +81,9 @@ def _build_parser() -> argparse.ArgumentParser:
     models = add("runs", "the last training runs side by side", "look")
     models.add_argument("--limit", type=_positive, default=10, help="how many (default: 10)")
     settings = add("config", "the settings in force", "look", "input")
-    settings.add_argument("--reference", action="store_true",
-                          help="every setting: type, default, meaning (Markdown)")
+    settings.add_argument(
+        "--reference", action="store_true", help="every setting: type, default, meaning (Markdown)"
+    )
     page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
     page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
     return parser

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from recsys.cli.job import run_steps
 from recsys.cli.options import parse_date, read_settings
 from recsys.cli.summary import print_summary
+from recsys.config import conf_dir
 from recsys.generate import generate_log
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
@@ -34,6 +35,7 @@ def one_step(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """``recsys demo``: what `make run` shows."""
     options.input, options.format = options.data, "generated"
+    options.conf = options.conf or str(conf_dir() / "demo.yaml")
     settings, _ = read_settings(options)
     spark = build_session(settings, "recsys demo")
     generate_log(spark, settings.generate, options.data, _DEMO_END, progress=print)
@@ -46,8 +48,12 @@ def generate(options: argparse.Namespace) -> None:
     settings, _ = read_settings(options)
     spark = build_session(settings, "recsys generate")
     generate_log(
-        spark, settings.generate, options.out, parse_date(options.end_date),
-        overwrite=options.overwrite, progress=print
+        spark,
+        settings.generate,
+        options.out,
+        parse_date(options.end_date),
+        overwrite=options.overwrite,
+        progress=print,
     )
 
 

@@ -20,19 +20,31 @@ _OVERRIDE = re.compile(r"^[A-Za-z_]+(\.[A-Za-z_]+)+=")
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add the named options (and always ``--conf``, ``--lake`` and overrides) to a parser."""
-    parser.add_argument("--conf", metavar="FILE", help="settings that differ from conf/base.yaml "
-                        "(default: conf/local.yaml)")
+    parser.add_argument(
+        "--conf",
+        metavar="FILE",
+        help="settings that differ from conf/base.yaml (default: conf/local.yaml)",
+    )
     parser.add_argument("--lake", metavar="PATH", help="lake.root: where the tables lie")
     if "input" in names:
         parser.add_argument("--input", metavar="PATH", help="input.path: the raw logs")
-        parser.add_argument("--format", metavar="NAME", help="input.format: what the logs look "
-                            "like, a name in conf/formats or a .yaml file")
+        parser.add_argument(
+            "--format",
+            metavar="NAME",
+            help="input.format: what the logs look like, a name in conf/formats or a .yaml file",
+        )
     if "date" in names:
-        parser.add_argument("--date", metavar="YYYY-MM-DD", required=True, type=parse_date,
-                            help="the night's date: the last day whose events count")
+        parser.add_argument(
+            "--date",
+            metavar="YYYY-MM-DD",
+            required=True,
+            type=parse_date,
+            help="the night's date: the last day whose events count",
+        )
     if "force" in names:
-        parser.add_argument("--force", action="store_true",
-                            help="do again what the same inputs have done before")
+        parser.add_argument(
+            "--force", action="store_true", help="do again what the same inputs have done before"
+        )
     parser.epilog = (
         "Any setting can be given as section.key=value, e.g. train.max_epochs=5; "
         "`recsys config --reference` lists them."

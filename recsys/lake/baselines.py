@@ -25,7 +25,9 @@ class Factors:
     items: npt.NDArray[np.float32]
 
 
-def train_als(lake: Lake, windows_version: int, als: Als, num_users: int, num_items: int) -> Factors:
+def train_als(
+    lake: Lake, windows_version: int, als: Als, num_users: int, num_items: int
+) -> Factors:
     """Implicit-feedback ALS (Hu, Koren and Volinsky 2008) on the windows that the model trains on.
 
     A pair's weight is its number of events; the seed is fixed.

@@ -59,7 +59,7 @@ def one_task_a_split(spark: SparkSession) -> Iterator[None]:
 
     Spark otherwise packs small files together; the cost of opening one is what it packs by.
     """
-    before = spark.conf.get(_PACKING)
+    before = str(spark.conf.get(_PACKING))
     spark.conf.set(_PACKING, _split_bytes(spark))
     try:
         yield
@@ -68,7 +68,7 @@ def one_task_a_split(spark: SparkSession) -> Iterator[None]:
 
 
 def _split_bytes(spark: SparkSession) -> int:
-    return int(spark.conf.get("spark.sql.files.maxPartitionBytes").removesuffix("b"))
+    return int(str(spark.conf.get("spark.sql.files.maxPartitionBytes")).removesuffix("b"))
 
 
 def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) -> DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -39,8 +39,7 @@ def update_titles(lake: Lake, catalogue: DataFrame | None) -> None:
     if catalogue is None or not lake.exists(schemas.SILVER_ITEMS):
         return
     differs = (
-        "not (i.title <=> c.title) "
-        "or not (map_entries(i.attributes) <=> map_entries(c.attributes))"
+        "not (i.title <=> c.title) or not (map_entries(i.attributes) <=> map_entries(c.attributes))"
     )
     items = lake.read(schemas.SILVER_ITEMS).alias("i")
     changed = (
@@ -49,7 +48,9 @@ def update_titles(lake: Lake, catalogue: DataFrame | None) -> None:
     try:
         if changed.isEmpty():
             return
-        columns = {name: f"c.{name}" for name in (schemas.TITLE, schemas.ATTRIBUTES)}
+        columns: dict[str, str | Column] = {
+            name: f"c.{name}" for name in (schemas.TITLE, schemas.ATTRIBUTES)
+        }
         (
             lake.delta(schemas.SILVER_ITEMS)
             .alias("i")
@@ -82,7 +83,9 @@ def read_catalogue(lake: Lake, catalogue: Catalogue, path: str) -> DataFrame:
             do="correct `items` in the log's format",
         )
     pairs = [
-        x for ours, theirs in catalogue.attributes.items() for x in (F.lit(ours), F.col(f"`{theirs}`"))
+        x
+        for ours, theirs in catalogue.attributes.items()
+        for x in (F.lit(ours), F.col(f"`{theirs}`"))
     ]
     title = F.col(f"`{catalogue.title}`") if catalogue.title else F.lit(None).cast("string")
     attributes = F.create_map(*pairs) if pairs else F.lit(None).cast("map<string,string>")

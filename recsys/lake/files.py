@@ -52,9 +52,7 @@ def find_files(
     return _find_daily(base, log, since, run_date)
 
 
-def _find_daily(
-    base: _Folder, log: LogFormat, since: date | None, run_date: date
-) -> list[RawFile]:
+def _find_daily(base: _Folder, log: LogFormat, since: date | None, run_date: date) -> list[RawFile]:
     dated = _dated(log.files)
     found, days = [], []
     for file in base.glob(log.files.replace("{date}", "*")):
@@ -129,7 +127,9 @@ def _require(spark: SparkSession, root: str) -> _Folder:
                 "no permission to read the input", where=root, do="give the job's user read access"
             ) from None
         raise InputError(
-            f"the input can't be read: {first_line(error)}", where=root, do="check --input (input.path)"
+            f"the input can't be read: {first_line(error)}",
+            where=root,
+            do="check --input (input.path)",
         ) from error
 
 
@@ -138,7 +138,7 @@ def _path(spark: SparkSession, text: str):  # type: ignore[no-untyped-def]
 
 
 def _file_system(spark: SparkSession, path):  # type: ignore[no-untyped-def]
-    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())  # type: ignore[union-attr]
+    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
 
 def is_file(spark: SparkSession, root: str) -> bool:

@@ -109,9 +109,7 @@ class LogFormat(Section):
                 raise ValueError(f"event_types: {ours} is not one of {allowed}")
         for reason in self.tolerated_rejects:
             if reason not in REASONS:
-                raise ValueError(
-                    f"tolerated_rejects: {reason} is not one of {', '.join(REASONS)}"
-                )
+                raise ValueError(f"tolerated_rejects: {reason} is not one of {', '.join(REASONS)}")
         if self.time_zone not in zoneinfo.available_timezones():
             raise ValueError(
                 f"time_zone: {self.time_zone} is not a time zone, e.g. Europe/Berlin or UTC"

@@ -55,10 +55,14 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
             )
         live, windows, holdout, ratings, stats = in_parallel(
             lambda: _write_sequences(lake, histories),
-            lambda: _write_training(lake, sequences.build_training_windows(histories, gold, cutoff)),
-            lambda: lake.replace(
-                schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
-            ).rows,
+            lambda: _write_training(
+                lake, sequences.build_training_windows(histories, gold, cutoff)
+            ),
+            lambda: (
+                lake.replace(
+                    schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
+                ).rows
+            ),
             lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events)).rows,
             lambda: lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events)).rows,
         )
@@ -70,9 +74,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
 
 def encode_events(lake: Lake, run_date: date) -> DataFrame:
     """Events up to the end of ``run_date`` with dense indices and event type codes."""
-    codes = F.create_map(
-        *[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair]
-    )
+    codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
     users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
     items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
     return (
@@ -131,11 +133,16 @@ def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
     table = schemas.GOLD_TRAINING_SEQUENCES
     pinned = lake.version(table) if version is None else version
     if pinned < 0:
-        raise LakeError(f"table {table.name} is missing", where=lake.path(table), do="run build_gold first")
+        raise LakeError(
+            f"table {table.name} is missing", where=lake.path(table), do="run build_gold first"
+        )
     files = (
         lake.read(table, pinned)
         .groupBy(F.input_file_name().alias("url"), schemas.SPLIT, schemas.BUCKET)
-        .agg(F.count(F.lit(1)).alias("rows"), F.min(F.struct(schemas.USER_IDX, schemas.WINDOW)).alias("first"))
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.min(F.struct(schemas.USER_IDX, schemas.WINDOW)).alias("first"),
+        )
         .orderBy(schemas.SPLIT, schemas.BUCKET, "first")
         .collect()
     )
@@ -153,8 +160,10 @@ def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
 def _build_ratings(events: DataFrame) -> DataFrame:
     rated = events.where(F.col(schemas.RATING).isNotNull())
     newest = F.max(F.struct(schemas.EVENT_TS, schemas.RATING)).alias("newest")
-    return rated.groupBy(schemas.USER_IDX, schemas.ITEM_IDX).agg(newest).select(
-        schemas.USER_IDX, schemas.ITEM_IDX, "newest.*"
+    return (
+        rated.groupBy(schemas.USER_IDX, schemas.ITEM_IDX)
+        .agg(newest)
+        .select(schemas.USER_IDX, schemas.ITEM_IDX, "newest.*")
     )
 
 

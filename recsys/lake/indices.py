@@ -34,9 +34,7 @@ def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
         fresh.unpersist()
 
 
-def _number(
-    fresh: DataFrame, key: str, index: str, highest: int, counts: list[Row]
-) -> DataFrame:
+def _number(fresh: DataFrame, key: str, index: str, highest: int, counts: list[Row]) -> DataFrame:
     """Add ``index`` = highest+1, highest+2, …, without bringing all rows to one task.
 
     Rows lie in cells by the hash of their key; a row's index is what the cells before hold plus

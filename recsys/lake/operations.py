@@ -60,7 +60,7 @@ def latest_runs(lake: Lake, run_date: date) -> dict[str, StageRun]:
         .select("run.*")
         .collect()
     )
-    names = [name for name in StageRun.__dataclass_fields__]
+    names = list(StageRun.__dataclass_fields__)
     return {row[schemas.STAGE]: StageRun(**{name: row[name] for name in names}) for row in rows}
 
 
@@ -88,7 +88,9 @@ def check_schema_version(lake: Lake) -> None:
     key = "schema_version"
     row = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == key).first()
     if row is None:
-        fact = lake.spark.createDataFrame([(key, str(schemas.SCHEMA_VERSION))], schemas.OPS_LAKE.ddl)
+        fact = lake.spark.createDataFrame(
+            [(key, str(schemas.SCHEMA_VERSION))], schemas.OPS_LAKE.ddl
+        )
         lake.append(schemas.OPS_LAKE, fact.coalesce(1))
     elif int(row[1]) > schemas.SCHEMA_VERSION:
         raise LakeError(

@@ -60,7 +60,7 @@ def parse_records(
     )
     end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
     limit = end + timedelta(seconds=future_tolerance_seconds)
-    reason = _reason(F.lit(limit))
+    reason = _reason(F.lit(limit), log)
     return typed.withColumn(schemas.REASON, reason).drop(_CORRUPT, "_rating", "_value")
 
 
@@ -141,12 +141,17 @@ def _check_pattern(spark: SparkSession, log: LogFormat) -> None:
         ) from None
 
 
-def _reason(limit: Column) -> Column:
+def _reason(limit: Column, log: LogFormat) -> Column:
     rating, raw = F.col("_rating"), F.col(schemas.RAW)
+    broken_line = F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == "")
+    if log.kind == "json":
+        # Spark reads the first object of a line and is silent about what follows it.
+        alone = F.rtrim(raw).endswith("}") & ~raw.contains("}{") & ~raw.contains("} {")
+        broken_line |= ~alone
     is_rating = F.col(schemas.EVENT_TYPE) == "rating"
     rules = [
         (raw.contains("\u0000"), formats.BINARY),
-        (F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == ""), formats.MALFORMED),
+        (broken_line, formats.MALFORMED),
         (F.col(schemas.RAW_USER_ID).isNull(), formats.MISSING_USER_ID),
         (F.col(schemas.ITEM_ID).isNull(), formats.MISSING_ITEM_ID),
         (F.col(schemas.EVENT_TYPE).isNull(), formats.UNKNOWN_EVENT_TYPE),

@@ -17,7 +17,7 @@ def read_item_ids(lake: Lake, version: int) -> list[str]:
     """Item ids by index, [items + 1]; entry 0 is an empty string."""
     rows = lake.read(schemas.SILVER_ITEMS, version).select(schemas.ITEM_IDX, schemas.ITEM_ID)
     ids = [""] * (1 + rows.count())
-    for index, item_id in rows.toPandas().itertuples(index=False):
+    for index, item_id in rows.collect():
         ids[index] = item_id
     return ids
 
@@ -36,9 +36,7 @@ class Popularity:
     recent: npt.NDArray[np.float32]
 
 
-def read_popularity(
-    lake: Lake, version: int, num_items: int, last: date, days: int
-) -> Popularity:
+def read_popularity(lake: Lake, version: int, num_items: int, last: date, days: int) -> Popularity:
     """Popularity as of the end of ``last`` (no later event counts), recent over ``days`` days."""
     is_recent = F.col(schemas.EVENT_DATE) > F.lit(last - timedelta(days=days))
     users = F.col(schemas.USERS)
@@ -46,10 +44,12 @@ def read_popularity(
         lake.read(schemas.GOLD_ITEM_STATS, version)
         .where((F.col(schemas.EVENT_DATE) <= F.lit(last)) & (F.col(schemas.ITEM_IDX) <= num_items))
         .groupBy(schemas.ITEM_IDX)
-        .agg(F.sum(F.when(is_recent, users).otherwise(0)).alias("recent"), F.sum(users).alias("ever"))
-        .toPandas()
+        .agg(
+            F.sum(F.when(is_recent, users).otherwise(0)).alias("recent"), F.sum(users).alias("ever")
+        )
+        .collect()
     )
     ever, recent = (np.zeros(num_items + 1, dtype=np.float32) for _ in range(2))
-    at = rows[schemas.ITEM_IDX].to_numpy()
-    ever[at], recent[at] = rows["ever"], rows["recent"]
+    for item, recent_users, all_users in rows:
+        recent[item], ever[item] = recent_users, all_users
     return Popularity(ever, recent + ever / (ever.max() + 1.0))

@@ -68,7 +68,9 @@ def _make_key(path: Path) -> None:
 def _check_length(key: bytes, where: str) -> bytes:
     if len(key) < 16:
         raise ConfigError(
-            "the pseudonym key is shorter than 16 bytes", where=where, do="e.g. openssl rand -hex 32"
+            "the pseudonym key is shorter than 16 bytes",
+            where=where,
+            do="e.g. openssl rand -hex 32",
         )
     return key
 

@@ -79,9 +79,7 @@ def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -
     before = histories.select(schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART)).where(
         F.size(_CUTOFF_PART) >= 2
     )
-    windows = F.least(
-        F.ceil((F.size(_CUTOFF_PART) - 1) / length), F.lit(gold.max_windows_per_user)
-    )
+    windows = F.least(F.ceil((F.size(_CUTOFF_PART) - 1) / length), F.lit(gold.max_windows_per_user))
     numbered = before.withColumn(
         schemas.WINDOW, F.explode(F.sequence(F.lit(0), windows.cast("int") - 1))
     )

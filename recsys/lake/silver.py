@@ -177,7 +177,8 @@ def _check_rejects(
     listed = ", ".join(f"{r} {n}" for r, n in sorted(counted.items(), key=lambda x: -x[1]))
     raise InputError(
         f"{share:.1%} of {read} records were rejected, allowed are {limit:.1%}: {listed}",
-        where=f"first {worst}: {example[0]}:{example[1]}; all in {lake.path(schemas.BRONZE_REJECTS)}",
+        where=f"first {worst}: {example[0]}:{example[1]}; "
+        f"all in {lake.path(schemas.BRONZE_REJECTS)}",
         do="check that the log has the format's columns (conf/formats), or raise "
         "ingest.max_reject_share; nothing was published",
     )

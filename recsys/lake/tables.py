@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.config import Settings
-from recsys.errors import LakeError, first_line
+from recsys.errors import LakeError, RecsysError, first_line
 from recsys.schemas import Table
 
 Result = TypeVar("Result")
@@ -124,21 +125,43 @@ class Lake:
         version = self.version(table)
         jvm = self.spark.sparkContext._jvm
         path = jvm.org.apache.hadoop.fs.Path(f"{self.path(table)}/_delta_log/{version:020d}.json")  # type: ignore[union-attr]
-        stream = path.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).open(path)  # type: ignore[union-attr]
+        stream = path.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).open(path)
         try:
             lines = str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
         finally:
             stream.close()
         actions = (json.loads(line) for line in lines.splitlines())
         info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
-        return Commit(version, int(info.get("operationMetrics", {}).get("numOutputRows", 0)))
+        metrics = info.get("operationMetrics", {})
+        # Of a file with rows of other nights (compaction makes such) the others are copied.
+        rows = int(metrics.get("numOutputRows", 0)) - int(metrics.get("numCopiedRows", 0))
+        return Commit(version, rows)
+
+    @contextmanager
+    def explain_damage(self) -> Iterator[None]:
+        """Inside, a damaged file of a table is reported as such: Spark finds it late, in a job.
+
+        Raises:
+            LakeError: a file of the lake cannot be read; it names table and file.
+        """
+        try:
+            yield
+        except RecsysError:
+            raise
+        except Exception as error:
+            text = first_line(error)
+            for table in schemas.TABLES:
+                place = self.path(table).partition("://")[2] or self.path(table)
+                if "FAILED_READ_FILE" in text and f"{place.removeprefix('.')}/" in text:
+                    raise self._unreadable(table, error) from error
+            raise
 
     def _unreadable(self, table: Table, error: Exception) -> LakeError:
         return LakeError(
             f"table {table.name} can't be read: {first_line(error)}",
             where=self.path(table),
-            do="restore the table's _delta_log from a backup; the files of the log are named by "
-            "version, and the message says which one is broken or missing",
+            do="restore the file that the message names from a backup (files of _delta_log are "
+            "named by version), or go back to an older version of the table",
         )
 
 
@@ -162,7 +185,8 @@ def explain_write(name: str, path: str, error: Exception) -> LakeError:
             where=path,
             do="free some space and run the same command again",
         )
-    if "Permission denied" in text or "AccessDenied" in text or "Mkdirs failed" in text:
+    signs = ("Permission denied", "AccessDenied", "Mkdirs failed", "DELTA_CANNOT_CREATE_LOG_PATH")
+    if any(sign in text for sign in signs):
         return LakeError(
             f"no permission to write table {name}",
             where=path,

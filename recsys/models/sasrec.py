@@ -1,9 +1,9 @@
 """Self-attentive sequential recommendation: a causal transformer over a user's items.
 
 Source: Kang and McAuley 2018, "Self-Attentive Sequential Recommendation", section III, with
-three changes that later work settled on: layer norm before each sub-layer (Xiong et al. 2020),
-a GELU feed-forward four times as wide as the model, and training on the full softmax instead of
-one sampled negative (see ``losses``).
+changes that later work settled on: layer norm before each sub-layer (Xiong et al. 2020), a GELU
+feed-forward four times as wide as the model, training on the full softmax instead of one sampled
+negative (see ``losses``), and a bias for each item that starts at its popularity.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ class Block(nn.Module):
 class SASRec(nn.Module):
     """Item vectors are shared between input and output; the score of an item is a dot product.
 
+    Column 0 of an item's vector is its bias: states are 1 there, and the input ignores it. So the
+    scores have a popularity part and stay dot products, which nearest-neighbour search needs.
+
     Sequences are int [users, length], oldest item first, zeros in front. Positions are counted
     from the end, so that one user padded to different lengths gives the same result.
     """
@@ -144,6 +147,8 @@ class SASRec(nn.Module):
             Block(config.dims, config.heads, config.dropout) for _ in range(config.blocks)
         )
         self.output_norm = nn.LayerNorm(config.dims)
+        bias_column = torch.arange(config.dims) == 0
+        self.register_buffer("bias_column", bias_column, persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -155,6 +160,22 @@ class SASRec(nn.Module):
         nn.init.normal_(self.item_embedding.weight, std=_EMBEDDING_STD)
         with torch.no_grad():
             self.item_embedding.weight[0] = 0.0
+            self.item_embedding.weight[:, 0] = 0.0
+
+    @torch.no_grad()
+    def set_popularity(self, counts: Tensor) -> None:
+        """Let the biases predict how often each item is a target, before anything is learned.
+
+        Training then starts from the popularity list instead of from chance, and spends its
+        steps on what differs between users.
+
+        Args:
+            counts: (weighted) number of targets of each item, float [num_items + 1].
+
+        Source: Lin et al. 2017, "Focal Loss", section 3.3, on starting from the base rates.
+        """
+        logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
+        self.item_embedding.weight[1:, 0] = logs - logs.mean()
 
     def forward(self, items: Tensor) -> Tensor:
         """Hidden state after each item, float [users, length, dims]; 0 at padding.
@@ -169,13 +190,14 @@ class SASRec(nn.Module):
         length = items.shape[1]
         real = items > 0
         x = self.item_embedding(items) * math.sqrt(self.config.dims)
+        x = x.masked_fill(self.bias_column, 0.0)
         x = x + self.position_embedding[:length].flip(0)
         x = functional.dropout(x, self.config.dropout, self.training) * real[..., None]
         mask = _attention_mask(real)
         for block in self.blocks:
             x = block(x, mask)
-        hidden: Tensor = self.output_norm(x) * real[..., None]
-        return hidden
+        hidden: Tensor = self.output_norm(x).masked_fill(self.bias_column, 1.0)
+        return hidden * real[..., None]
 
     def encode(self, items: Tensor) -> Tensor:
         """Vector of each user, float [users, dims]: the state after the last item.

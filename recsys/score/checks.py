@@ -50,9 +50,11 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
         "has an item twice": F.size(F.array_distinct(ids)) < F.size(ids),
         "has a score that is no number": F.exists(
             entries,
-            lambda e: e[schemas.SCORE].isNull()
-            | F.isnan(e[schemas.SCORE])
-            | (F.abs(e[schemas.SCORE]) == float("inf")),
+            lambda e: (
+                e[schemas.SCORE].isNull()
+                | F.isnan(e[schemas.SCORE])
+                | (F.abs(e[schemas.SCORE]) == float("inf"))
+            ),
         ),
     }
     checks = [F.count_if(F.coalesce(rule, F.lit(False))) for rule in rules.values()]

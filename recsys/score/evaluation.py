@@ -24,6 +24,7 @@ MAIN_METRIC = "ndcg_at_10"
 
 IntArray = npt.NDArray[np.integer]
 
+
 @dataclass(frozen=True)
 class Cases:
     """Users to compare models on; everything but ``targets`` happened before the hold-out.
@@ -58,14 +59,18 @@ def load_cases(lake: Lake, holdout_version: int, evaluate: Evaluate) -> Cases:
         .where(F.col(schemas.LENGTH) >= evaluate.min_history_events)
         .orderBy(F.xxhash64(schemas.USER_IDX), schemas.USER_IDX)
         .limit(evaluate.max_users)
-        .toPandas()
-        .sort_values(schemas.USER_IDX)
+        .orderBy(schemas.USER_IDX)
+        .toArrow()
     )
+
+    def lists(name: str) -> list[IntArray]:
+        return [np.asarray(values, dtype=np.int64) for values in rows.column(name).to_pylist()]
+
     return Cases(
-        rows[schemas.USER_IDX].to_numpy(),
-        list(rows[schemas.ITEMS]),
-        list(rows[schemas.SEEN_ITEMS]),
-        list(rows[schemas.TARGETS]),
+        rows.column(schemas.USER_IDX).to_numpy(),
+        lists(schemas.ITEMS),
+        lists(schemas.SEEN_ITEMS),
+        lists(schemas.TARGETS),
     )
 
 
@@ -73,9 +78,7 @@ def evaluate_model(
     name: str, model: torch.nn.Module, cases: Cases, popularity: Popularity, evaluate: Evaluate
 ) -> Report:
     """A sequence model, through the ranking code of production (fallback included)."""
-    lists = rank_histories(
-        model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS)
-    )
+    lists = rank_histories(model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS))
     return _report(name, lists.items, cases, popularity, evaluate)
 
 

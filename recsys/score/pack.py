@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import shutil
 import tarfile
 import tempfile
@@ -69,7 +68,7 @@ def _unpack(path: Path) -> Path:
         with tarfile.open(path) as tar:
             tar.extractall(temporary, filter="data")
         try:
-            os.rename(temporary, folder)
+            temporary.rename(folder)
         except OSError:
             # Another worker of this machine was first; its copy is the same.
             shutil.rmtree(temporary, ignore_errors=True)

@@ -102,9 +102,7 @@ def _fill(
     return Lists(items, scores, from_model)
 
 
-def rank_popular(
-    popularity: npt.NDArray[np.float32], seen: Sequence[IntArray], n: int
-) -> Lists:
+def rank_popular(popularity: npt.NDArray[np.float32], seen: Sequence[IntArray], n: int) -> Lists:
     """The most popular unseen items of each user, ties by the lower index."""
     weights = torch.from_numpy(popularity).repeat(len(seen), 1)
     weights[weights <= 0] = -torch.inf

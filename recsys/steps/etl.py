@@ -70,9 +70,7 @@ def _build_silver(context: Context) -> Outcome:
         rows_in=counts.read,
         rows_out=counts.events,
         details=details,
-        tables_read={
-            schemas.BRONZE_EVENTS.name: context.written("ingest", schemas.BRONZE_EVENTS)
-        },
+        tables_read={schemas.BRONZE_EVENTS.name: context.written("ingest", schemas.BRONZE_EVENTS)},
         tables_written={table.name: lake.version(table) for table in tables},
     )
 

@@ -101,7 +101,8 @@ def _evaluate(context: Context) -> Outcome:
     registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
     main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
     return Outcome(
-        f"NDCG@10 {main} ({len(cases.user_idx):,} users); champion: version {chosen} ({gate.reason})",
+        f"NDCG@10 {main} ({len(cases.user_idx):,} users); "
+        f"champion: version {chosen} ({gate.reason})",
         rows_in=len(cases.user_idx),
         details=details,
         tables_read=gold.tables_written,

@@ -24,9 +24,10 @@ def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
     Raises:
         RecsysError: a step failed; the failure is recorded, later steps did not run.
     """
-    check_schema_version(context.lake)
-    context.refresh()
-    return {step.name: _run_step(context, step) for step in steps}
+    with context.lake.explain_damage():
+        check_schema_version(context.lake)
+        context.refresh()
+        return {step.name: _run_step(context, step) for step in steps}
 
 
 def _run_step(context: Context, step: Step) -> StageRun:

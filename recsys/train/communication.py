@@ -115,7 +115,8 @@ class HorovodCommunicator:
             self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        return self._hvd.broadcast_object(value, root_rank=0)
+        # By default the name is the type's, and ranks with different types wait forever.
+        return self._hvd.broadcast_object(value, root_rank=0, name="object")
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
         reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)

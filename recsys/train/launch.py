@@ -18,8 +18,10 @@ from typing import Any, TextIO
 
 from recsys import errors
 from recsys.errors import RecsysError, TrainingError
+from recsys.schemas import TRAIN_SPLIT
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.job import JOB_FILE, TrainingJob, TrainingResult
+from recsys.train.plan import plan_epoch
 from recsys.train.worker import ERROR_FILE, PID_FILE
 
 _FROM_RANK = re.compile(r"^\[(\d+)\]<std(?:out|err)>:")
@@ -48,6 +50,7 @@ def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResul
     if done is not None:
         return done
     folder = Path(job.checkpoint_dir)
+    _check_ranks(job)
     _forget_ranks(folder)
     launcher = job.settings.train.launcher
     if launcher == "horovodrun":
@@ -73,6 +76,19 @@ def find_result(job: TrainingJob) -> TrainingResult | None:
     except RecsysError:
         return None
     return result if result.fingerprint == job.fingerprint else None
+
+
+def _check_ranks(job: TrainingJob) -> None:
+    """Plan an epoch before any process starts: with too few row groups it says so."""
+    settings = job.settings.train
+    plan_epoch(
+        [file for file in job.table.files if file.split == TRAIN_SPLIT],
+        seed=settings.seed,
+        epoch=0,
+        rank=0,
+        ranks=settings.ranks,
+        batch_size=settings.per_rank_batch_size,
+    )
 
 
 def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
@@ -185,11 +201,12 @@ def _explain(job: TrainingJob, lines: list[str], code: int) -> RecsysError:
     exits = {int(found[1]): int(found[2]) for line in lines if (found := _EXITED.search(line))}
     # horovodrun ends the other ranks by SIGTERM; the one to blame died in another way, and
     # without a word: ranks that survive it report that their connection is gone.
+    ranks = job.settings.train.ranks
     stopped = {-signal.SIGTERM, _SIGNAL_BASE + signal.SIGTERM}
     told = {rank for rank, _ in reported}
     for rank, exit_code in exits.items():
         if rank not in told and exit_code not in stopped and exit_code != 0:
-            return _rank_error(job, f"rank {rank} of {len(exits)} {_name_exit(exit_code)}")
+            return _rank_error(job, f"rank {rank} of {ranks} {_name_exit(exit_code)}")
     if reported:
         rank, content = reported[0]
         return _rank_error(job, f"rank {rank} failed: {content['what']}")

@@ -60,11 +60,12 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.learning_rate)
+        # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
+        self.optimizer = communicator.wrap_optimizer(optimizer, self.model)
         self.state = TrainingState()
         identity = f"{job.fingerprint} on {communicator.size} ranks"
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
-        self._resume(optimizer)
-        self.optimizer = communicator.wrap_optimizer(optimizer, self.model)
+        self._resume()
         communicator.broadcast_state(self.optimizer, self.model)
         total = sum(feed.steps_per_epoch(epoch) for epoch in range(self.settings.max_epochs))
         self.schedule = Schedule(
@@ -218,7 +219,7 @@ class Trainer:
         }
         self.checkpoints.save(self.state.global_step, content)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+    def _resume(self) -> None:
         """Continue from the newest checkpoint; rank 0 reads it for all."""
         found = self.checkpoints.load() if self.communicator.rank == 0 else None
         content = self.communicator.broadcast_object(found)
@@ -228,7 +229,7 @@ class Trainer:
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
         self.best_weights = content["best"]
-        optimizer.load_state_dict(content["optimizer"])
+        self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
 
     def _finish(self) -> TrainingResult:

@@ -91,8 +91,13 @@ def main(arguments: list[str]) -> int:
     try:
         train_rank(job, communicator)
     except RecsysError as error:
-        print(f"rank {communicator.rank}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        if type(error).__name__ != "HorovodInternalError":
+            raise
+        print("stopped: the connection to another rank is lost", file=sys.stderr)
+        return 1
     communicator.shutdown()
     return 0
 

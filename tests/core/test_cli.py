@@ -72,7 +72,10 @@ def test_installed_command_answers_without_loading_spark_or_torch() -> None:
         (["config", "--format", "nothing"], "error: input.format=nothing is not known"),
         (["ingest", "--date", "2026-02-30"], "error: --date=2026-02-30 is not a date"),
         (["ingest"], "the following arguments are required: --date"),
-        (["nightly", "--date", "2026-01-01", "--nights", "0"], "--nights: 0 is not a whole number from 1"),
+        (
+            ["nightly", "--date", "2026-01-01", "--nights", "0"],
+            "--nights: 0 is not a whole number from 1",
+        ),
         (["nightly", "--date", "2026-01-01", "--nigths", "2"], "unrecognized arguments"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "arguments are required: COMMAND"),
@@ -95,7 +98,9 @@ def test_config_prints_settings_in_force(capsys: pytest.CaptureFixture[str]) -> 
     assert "\n  n: 7\n" in out
 
 
-@pytest.mark.parametrize("path", ["2026-01-01", "a: b", "logs #1", "[x]", "007", "null", "é😀", "~"])
+@pytest.mark.parametrize(
+    "path", ["2026-01-01", "a: b", "logs #1", "[x]", "007", "null", "é😀", "~"]
+)
 def test_paths_are_taken_as_they_are_typed(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 

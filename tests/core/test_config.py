@@ -109,7 +109,7 @@ def test_unknown_key_without_a_near_one_lists_what_is_known() -> None:
 @pytest.mark.parametrize(
     ("override", "what", "meaning"),
     [
-        ("score.n=0", "score.n=0 is not allowed: input should be greater than or equal to 1", "items"),
+        ("score.n=0", "score.n=0 is not allowed: input should be greater than or equal to 1", "items"),  # noqa: E501
         ("train.launcher=mpi", "train.launcher='mpi' is not allowed: input should be 'horovodrun', "
          "'spark' or 'single'", "single (one process)"),
         ("spark.driver_memory=2", "spark.driver_memory=2 is not allowed: ", "driver heap"),

@@ -32,7 +32,9 @@ def write(tmp_path: Path, **changes: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("path", sorted((conf_dir() / "formats").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((conf_dir() / "formats").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_shipped_formats_load_with_their_settings(path: Path) -> None:
     log = load_format(path.stem)
     assert log == load_format(str(path))
@@ -65,7 +67,7 @@ def test_unknown_format_names_the_nearest() -> None:
         ({"time_zone": "Mars/Olympus"}, "time_zone: Mars/Olympus is not a time zone"),
         ({"delimiter": ""}, "delimiter"),
         ({"colour": "red"}, "colour"),
-        ({"tolerated_rejects": ["after_rundate"]}, "tolerated_rejects: after_rundate is not one of"),
+        ({"tolerated_rejects": ["after_rundate"]}, "tolerated_rejects: after_rundate is not one of"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_wrong_format_names_file_and_key(changes: Any, said: str, tmp_path: Path) -> None:

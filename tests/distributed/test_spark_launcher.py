@@ -25,6 +25,6 @@ def test_training_inside_executors(spark: Any, tmp_path: Path) -> None:
 
 
 def test_without_a_session(tmp_path: Path) -> None:
-    table, _ = make_table(tmp_path / "t", files={9: [4]}, validation={9: [4]}, write=False)
+    table, _ = make_table(tmp_path / "t", files={9: [4, 4]}, validation={9: [4]}, write=False)
     with pytest.raises(TrainingError, match="needs a Spark session"):
         launch_training(make_job(tmp_path, table, *SPARK), None)

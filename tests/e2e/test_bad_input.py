@@ -244,7 +244,8 @@ def test_corrupt_delta_log(shell: Shell, spark: SparkSession, damage: str) -> No
     err = shell.fail("nightly")
     assert "error: table silver/users can't be read: " in err
     assert f"where: {shell.lake}/silver/users\n" in err
-    assert "restore the table's _delta_log" in err
+    assert "restore the file that the message names from a backup" in err
+    assert first.name in err or damage == "gone"
 
 
 def test_damaged_data_file(shell: Shell, spark: SparkSession) -> None:
@@ -253,9 +254,9 @@ def test_damaged_data_file(shell: Shell, spark: SparkSession) -> None:
     for path in (shell.lake / "bronze/events").rglob("*.parquet"):
         path.write_bytes(path.read_bytes()[:50])
         (path.parent / f".{path.name}.crc").unlink()
-    err = shell.call("build-silver")[1]
-    assert err.startswith("error: ")
-    assert "bronze/events" in err
+    err = shell.fail("build-silver")
+    assert "error: table bronze/events can't be read: " in err
+    assert ".parquet" in err
 
 
 @pytest.fixture

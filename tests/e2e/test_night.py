@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,10 @@ def log(spark: Any, conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def undisturbed(conf: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+def undisturbed(conf: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Nights:
     nights = Nights(tmp_path_factory.mktemp("undisturbed"), conf, log)
     nights.run()
-    yield nights
+    return nights
 
 
 def test_every_user_has_a_full_list(spark: Any, undisturbed: Nights) -> None:

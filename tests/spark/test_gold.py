@@ -132,7 +132,12 @@ def plain(events: list[Event], gold: Gold) -> tuple[Any, list[Any], Any]:
     seen = {e.item for e in before}
     targets = sorted({e.item for e in ordered if e.at >= 0} - seen)
     bucket = min(b for b in gold.length_buckets if b >= min(len(whole), length))
-    sequence = ([e.item for e in whole][-length:], len(whole), sorted({e.item for e in ordered}), bucket)
+    sequence = (
+        [e.item for e in whole][-length:],
+        len(whole),
+        sorted({e.item for e in ordered}),
+        bucket,
+    )
     windows: list[Any] = []
     end = len(before)
     while end >= 2 and len(windows) < gold.max_windows_per_user:

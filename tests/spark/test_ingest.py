@@ -74,9 +74,7 @@ def write_kind(kind: str, folder: Path) -> LogFormat:
     return csv_format()
 
 
-@pytest.mark.parametrize(
-    "kind", ["json", "gzip", "csv", "csv in another order", "tsv", "parquet"]
-)
+@pytest.mark.parametrize("kind", ["json", "gzip", "csv", "csv in another order", "tsv", "parquet"])
 def test_every_kind_of_file_gives_the_same_events(
     kind: str, make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:
@@ -305,17 +303,23 @@ def test_patterns_say_whether_a_time_has_its_zone(
 
 def test_unix_seconds_and_millis(spark: SparkSession) -> None:
     seconds = log_format(timestamp="unix_seconds", time_zone="Asia/Tokyo")
-    assert times(spark, seconds, "1772704800", "0") == [datetime(2026, 3, 5, 10), datetime(1970, 1, 1)]
+    assert times(spark, seconds, "1772704800", "0") == [
+        datetime(2026, 3, 5, 10),
+        datetime(1970, 1, 1),
+    ]
     millis = log_format(timestamp="unix_millis")
     assert times(spark, millis, "1772704800125") == [datetime(2026, 3, 5, 10, 0, 0, 125_000)]
 
 
-@pytest.mark.parametrize("timestamp", ["iso8601", "unix_seconds", "unix_millis", "yyyy-MM-dd HH:mm"])
+@pytest.mark.parametrize(
+    "timestamp", ["iso8601", "unix_seconds", "unix_millis", "yyyy-MM-dd HH:mm"]
+)
 def test_impossible_times_are_bad_timestamps_never_an_error(
     timestamp: str, spark: SparkSession
 ) -> None:
     texts = ["", "soon", "99999999999999999", "9" * 40, "-99999999999999999", "10:00", "2026-13-01",
-             "2026-13-01T00:00:00", "0001-01-01T00:00:00", "1969-12-31 23:59", "now", "-1"]  # fmt: skip
+             "2026-13-01T00:00:00", "0001-01-01T00:00:00", "1969-12-31 23:59",
+             "now", "-1"]  # fmt: skip
     texts += ["2026", "1e3"] if timestamp == "iso8601" else []
     assert times(spark, log_format(timestamp=timestamp), *texts) == [None] * len(texts)
 

@@ -156,6 +156,9 @@ class Train(Section):
     target_horizon: int = Field(
         ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
     )
+    start_from_popularity: bool = Field(
+        description="item biases start at the items' popularity instead of 0"
+    )
     recency_half_life_days: float | None = Field(
         gt=0,
         description="age at which an event counts half as much as one of today; "
@@ -388,15 +391,16 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(f"{key} is missing", where="conf/base.yaml", do="give it a value")
     # The error may lie within a value: gold.length_buckets.1 is the second of them.
+    rows = describe_settings()
     setting, meaning = next(
-        (row[0], row[3]) for row in describe_settings() if f"{key}.".startswith(f"{row[0]}.")
+        ((row[0], row[3]) for row in rows if f"{key}.".startswith(f"{row[0]}.")), (key, "")
     )
     source = next((name for at, name in sources.items() if f"{at}.".startswith(f"{setting}.")), "")
     allowed = first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(
         f"{key}={first['input']!r} is not allowed: {allowed}",
         where=sources.get(key, source),
-        do=f"{setting}: {meaning}",
+        do=f"{setting}: {meaning}" if meaning else "",
     )
 
 

@@ -141,6 +141,11 @@ def _check_pattern(spark: SparkSession, log: LogFormat) -> None:
         ) from None
 
 
+def _is_finite(number: Column) -> Column:
+    """False for null, NaN and infinities."""
+    return F.coalesce(F.abs(number) < float("inf"), F.lit(False))
+
+
 def _reason(limit: Column, log: LogFormat) -> Column:
     rating, raw = F.col("_rating"), F.col(schemas.RAW)
     broken_line = F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == "")
@@ -161,7 +166,7 @@ def _reason(limit: Column, log: LogFormat) -> Column:
             | (is_rating & rating.isNull()),
             formats.BAD_RATING,
         ),
-        (F.col("_value").isNotNull() & F.col(schemas.VALUE).isNull(), formats.BAD_VALUE),
+        (F.col("_value").isNotNull() & ~_is_finite(F.col(schemas.VALUE)), formats.BAD_VALUE),
         (F.col(schemas.EVENT_TS) >= limit, formats.AFTER_RUN_DATE),
     ]
     reason = F.lit(None).cast("string")

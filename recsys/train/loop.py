@@ -35,6 +35,7 @@ from recsys.train.optimization import (
     step_seed,
     update_average,
 )
+from recsys.train.popularity import count_targets
 from recsys.train.progress import ProgressReport
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
@@ -82,6 +83,8 @@ class Trainer:
         self.started = time.perf_counter() - self.state.seconds
         if self.communicator.rank == 0:
             self.state.run_id = self.tracker.start(self.state.run_id)
+        if self.state.global_step == 0 and self.settings.start_from_popularity:
+            self._start_from_popularity()
         while not self._is_finished():
             self._train_epoch()
             self._validate_epoch()
@@ -93,6 +96,12 @@ class Trainer:
         return self.state.epoch >= self.settings.max_epochs or (
             self.state.best_epoch >= 0 and waited >= self.settings.patience
         )
+
+    def _start_from_popularity(self) -> None:
+        with self.feed.epoch(0) as batches:
+            counts = count_targets(batches, self.job.num_items, self.communicator)
+        self.model.set_popularity(counts)
+        self.average.set_popularity(counts)
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
@@ -152,16 +161,16 @@ class Trainer:
         with autocast(self.device, self.precision):
             hidden = self.model(batch.items[:, :-1])
             hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
+            vectors = self.model.item_vectors()
             if self.job.num_items <= self.settings.sampled_softmax_above_items:
-                return full_softmax_loss(hidden, self.model.item_vectors(), targets, weights)
+                return full_softmax_loss(hidden, vectors, targets, weights)
             # Without the rank: one draw for all ranks, as one rank with their batches would.
             draw = torch.Generator().manual_seed(
                 step_seed(self.settings.seed, self.state.global_step, -1)
             )
             negatives = sample_negatives(self.job.num_items, self.settings.negatives, draw)
-            return sampled_softmax_loss(
-                hidden, self.model.item_vectors(), targets, negatives.to(self.device), weights
-            )
+            negatives = negatives.to(self.device)
+            return sampled_softmax_loss(hidden, vectors, targets, negatives, weights)
 
     def _flush(self) -> None:
         """Add up pending losses over ranks: one message for many steps, and no wait for a GPU."""
@@ -282,8 +291,7 @@ def run_training(
 
     Args:
         job: what to train; a checkpoint in its folder with the same identity is continued.
-        communicator: this rank.
-        tracker: used on rank 0 only.
+        communicator, tracker: this rank; the tracker is used on rank 0 only.
         make_feed: ``worker.make_feed`` (Petastorm), or one that gives an ``InMemoryFeed``.
 
     Raises:

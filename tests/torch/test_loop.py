@@ -2,17 +2,20 @@
 
 import dataclasses
 import math
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from recsys.bundle import load_bundle
 from recsys.schemas import PinnedTable
-from recsys.train.batch import make_batch
+from recsys.train.batch import Recency, make_batch
 from recsys.train.communication import SingleProcess
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import run_training
+from recsys.train.popularity import count_targets
 from recsys.train.validation import HIT_RATE, LOSS, NDCG, validate
 from tests.training_tables import RecordingTracker, Windows, make_job, make_table, memory_feed
 
@@ -174,6 +177,35 @@ def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable,
     assert found[NDCG] == pytest.approx(ndcg / count, rel=1e-4)
     assert found[HIT_RATE] == pytest.approx(hits / count, rel=1e-4)
     assert found[LOSS] == pytest.approx(loss / count, rel=1e-4)
+
+
+def test_targets_are_counted_with_their_weights() -> None:
+    rows = np.array([[0, 3, 4, 4], [1, 2, 3, 4]], dtype=np.int32)
+    plain = [make_batch(rows, None)]
+    counts = count_targets(plain, 5, SingleProcess())
+    assert counts.tolist() == [0, 0, 1, 1, 3, 0]
+    recency = Recency(half_life_days=1.0, run_date=date(1970, 1, 2))
+    hours = np.array([[0, 0, 48, 48], [0, 24, 24, 24]], dtype=np.int32)
+    weighted = [make_batch(np.concatenate([rows, hours], axis=1), recency)]
+    weights = np.array([0, 0, 0.5, 0.5, 2.5, 0])
+    counts = count_targets(weighted, 5, SingleProcess())
+    np.testing.assert_allclose(counts, weights / 3.5 * 5)
+
+
+def test_starting_from_popularity_is_better_at_once(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    rows = {url: columns["items"].copy() for url, columns in table[1].items()}
+    for items in rows.values():
+        items[items > 8] = 7  # one item is most of all events
+    contents = {url: {"items": items} for url, items in rows.items()}
+    losses = []
+    for setting in ("true", "false"):
+        job = make_job(tmp_path / setting, table[0], f"train.start_from_popularity={setting}")
+        tracker = RecordingTracker()
+        train(job, contents, tracker)
+        losses.append(tracker.losses[0])
+    assert losses[0] < losses[1] - 1.0
 
 
 def test_bf16_trains_too(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:

@@ -52,6 +52,24 @@ def test_of_long_histories_the_last_items_count(model: SASRec) -> None:
     torch.testing.assert_close(model.encode(items), model.encode(items[:, -12:]))
 
 
+def test_before_training_popularity_alone_decides(model: SASRec) -> None:
+    torch.nn.init.zeros_(model.item_embedding.weight)
+    counts = torch.arange(41).flip(0).double()
+    model.set_popularity(counts)
+    items = torch.randint(1, 41, (3, 5))
+    log_shares = torch.log_softmax((model.encode(items) @ model.item_vectors().T)[:, 1:], dim=1)
+    expected = torch.log((counts[1:] + 1) / (counts[1:] + 1).sum()).float()
+    torch.testing.assert_close(log_shares, expected.expand(3, -1))
+
+
+def test_the_bias_of_an_item_does_not_change_what_it_says_about_a_user(model: SASRec) -> None:
+    items = torch.randint(1, 41, (3, 5))
+    before = model.encode(items)
+    model.set_popularity(torch.arange(41))
+    assert torch.equal(model.encode(items), before)
+    assert torch.equal(before[:, 0], torch.ones(3))
+
+
 def test_int32_items_serve_too(model: SASRec) -> None:
     items = torch.randint(1, 41, (2, 5))
     assert torch.equal(model(items), model(items.int()))
@@ -61,6 +79,7 @@ def test_item_vectors_cover_the_catalogue(model: SASRec) -> None:
     vectors = model.item_vectors()
     assert vectors.shape == (41, 16)
     assert not vectors[0].any()
+    assert not vectors[:, 0].any()  # biases start at 0
 
 
 def test_configuration_returns_from_a_dict() -> None:

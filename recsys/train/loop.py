@@ -165,9 +165,8 @@ class Trainer:
             if self.job.num_items <= self.settings.sampled_softmax_above_items:
                 return full_softmax_loss(hidden, vectors, targets, weights)
             # Without the rank: one draw for all ranks, as one rank with their batches would.
-            draw = torch.Generator().manual_seed(
-                step_seed(self.settings.seed, self.state.global_step, -1)
-            )
+            seed = step_seed(self.settings.seed, self.state.global_step, rank=-1)
+            draw = torch.Generator().manual_seed(seed)
             negatives = sample_negatives(self.job.num_items, self.settings.negatives, draw)
             negatives = negatives.to(self.device)
             return sampled_softmax_loss(hidden, vectors, targets, negatives, weights)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.e2e.small_night import DATES, read_state, write_conf, write_log
 
-pytestmark = pytest.mark.e2e
+# Whole nights in processes of their own: minutes on a busy machine, which is no failure.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 STAGES = ("ingest", "build_silver", "build_gold", "train", "evaluate", "score_users", "publish")
 # Where a stage shows that it is in the middle of its work.

@@ -167,7 +167,7 @@ histories_of_users = st.lists(
 
 
 @settings(
-    max_examples=4, deadline=None, database=None, derandomize=True,
+    max_examples=2, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(users=histories_of_users)

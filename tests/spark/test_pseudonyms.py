@@ -25,7 +25,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 
 @settings(
-    max_examples=5, deadline=None, database=None, derandomize=True,
+    max_examples=3, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(key=st.binary(min_size=16, max_size=200), ids=st.lists(texts, min_size=1, max_size=60))

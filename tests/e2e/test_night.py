@@ -119,6 +119,7 @@ def test_forcing_the_last_night_gives_the_same_lists(spark: Any, undisturbed: Ni
     assert {name for name in before if before[name] != after[name]} == set()
 
 
+@pytest.mark.stress
 def test_killed_in_every_stage_ends_in_the_same_state(
     spark: Any, undisturbed: Nights, conf: Path, log: Path, tmp_path: Path
 ) -> None:

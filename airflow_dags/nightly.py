@@ -16,7 +16,11 @@ the night of 2 January, whose logs have had four hours to arrive.
 | `RECSYS_FORMAT` | `--format`: what the logs look like | `input.format` |
 | `RECSYS_OVERRIDES` | `section.key=value ...`, quoted as in a shell | |
 
-**One night by hand**: trigger with the parameter `date`. **Many nights**: a backfill, one night at
+**One night by hand**: trigger with the parameter `date`, or without a scheduler
+
+    RECSYS_RETRIES=0 airflow dags test recsys_nightly -c '{"date": "2026-01-03"}'
+
+**Many nights**: a backfill, one night at
 a time (Airflow's own limit for backfills is 10, whatever the DAG says), and with the hour in
 `--to-date`, because a plain date means midnight, before that day's interval has begun:
 

@@ -20,9 +20,9 @@ the night of 2 January, whose logs have had four hours to arrive.
 
     RECSYS_RETRIES=0 airflow dags test recsys_nightly -c '{"date": "2026-01-03"}'
 
-**Many nights**: a backfill, one night at
-a time (Airflow's own limit for backfills is 10, whatever the DAG says), and with the hour in
-`--to-date`, because a plain date means midnight, before that day's interval has begun:
+**Many nights**: a backfill, one night at a time (Airflow's own limit for backfills is 10, whatever
+the DAG says), and with the hour in `--to-date`, because a plain date means midnight, before that
+day's interval has begun:
 
     airflow backfill create --dag-id recsys_nightly --max-active-runs 1 \\
         --from-date 2026-01-01 --to-date 2026-01-03T04:00

@@ -182,11 +182,11 @@ def test_a_failed_step_says_why_and_publishes_nothing(airflow: Airflow, tmp_path
         "RECSYS_FORMAT": "generated",
         "RECSYS_RETRIES": "0",
     }
-    # Another date than above: Airflow remembers how often a task of a date was tried.
-    run = airflow(
-        "airflow", "tasks", "test", "recsys_nightly", "ingest", "2026-01-06T04:00", env=env
-    )
+    run = airflow("airflow", "dags", "test", "recsys_nightly", "2026-01-06T04:00", env=env)
+    assert run.returncode == 1
     assert "error: the input path does not exist" in run.stdout, run.stdout[-4000:]
     assert f"where: {missing}" in run.stdout
-    assert "new_state=failed" in run.stdout
+    # The run failed, and no other step was begun.
+    assert "state=failed, run_type=manual, data_interval_start=2026-01-05" in run.stdout
+    assert "jobs/build_silver.py" not in run.stdout
     assert not (tmp_path / "lake" / schemas.OPS_PUBLISHED.name).exists()

@@ -194,7 +194,6 @@ class Evaluate(Section):
 
 class Score(Section):
     n: int = Field(ge=1, le=1000, description="items in a list")
-    batch_users: int = Field(ge=1, description="users scored at once in a worker")
     partitions: int = Field(ge=1, description="tasks of the scoring job")
 
 

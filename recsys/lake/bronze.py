@@ -173,12 +173,6 @@ def explain_read(error: Exception, files: Sequence[RawFile]) -> InputError | Exc
     return error
 
 
-def count_records(lake: Lake, log: LogFormat, run_date: date) -> int:
-    """Records read by the night, without csv headers."""
-    night = lake.read(schemas.BRONZE_EVENTS).where(F.col(schemas.INGEST_DATE) == F.lit(run_date))
-    return drop_headers(night, log).count()
-
-
 def _paths(file: RawFile) -> tuple[str, str]:
     """What an error may call the file: the path behind the scheme, plain or encoded."""
     return file.url.partition(":")[2].lstrip("/"), file.encoded.partition(":")[2].lstrip("/")

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def read_row_groups(
     """The windows of each file, int32 [rows, width], in the order of ``files`` (see ``Rows``).
 
     Args:
-        files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, passed on as they are.
+        files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, percent-encoded.
         workers: reading threads.
         with_hours: read the events' times too.
 
@@ -62,7 +63,8 @@ def read_row_groups(
 def _open(files: Sequence[DataFile], columns: Sequence[str]) -> Any:
     try:
         return make_batch_reader(
-            [file.url for file in files],
+            # Petastorm takes paths as they are, Spark writes them percent-encoded.
+            [unquote(file.url) for file in files],
             schema_fields=[f"^{column}$" for column in columns],
             reader_pool_type="thread",
             workers_count=1,

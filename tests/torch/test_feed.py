@@ -30,7 +30,7 @@ RECENCY = Recency(7.0, date(2024, 11, 3))
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[PinnedTable, Windows]:
     return make_table(
-        tmp_path_factory.mktemp("table"),
+        tmp_path_factory.mktemp("table") / "of a lake, 100%20=ü",
         files={9: [30, 41, 7, 30], 17: [25, 25, 3]},
         validation={9: [20], 17: [5]},
     )

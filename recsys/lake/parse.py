@@ -146,13 +146,20 @@ def _is_finite(number: Column) -> Column:
     return F.coalesce(F.abs(number) < float("inf"), F.lit(False))
 
 
+def _has_more_than_an_object(line: Column) -> Column:
+    """Spark reads the first object of a line and is silent about what follows it."""
+    trimmed = F.rtrim(line)
+    # Only a line with a brace before its end (in a text, of an inner object) needs a closer look.
+    inner_brace = F.instr(trimmed, "}") < F.length(trimmed)
+    without_texts = F.regexp_replace(trimmed, r'"(?:[^"\\]|\\.)*+"', "")
+    return ~trimmed.endswith("}") | (inner_brace & without_texts.rlike(r"\}\s*\{"))
+
+
 def _reason(limit: Column, log: LogFormat) -> Column:
     rating, raw = F.col("_rating"), F.col(schemas.RAW)
     broken_line = F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == "")
     if log.kind == "json":
-        # Spark reads the first object of a line and is silent about what follows it.
-        alone = F.rtrim(raw).endswith("}") & ~raw.contains("}{") & ~raw.contains("} {")
-        broken_line |= ~alone
+        broken_line |= _has_more_than_an_object(raw)
     is_rating = F.col(schemas.EVENT_TYPE) == "rating"
     rules = [
         (raw.contains("\u0000"), formats.BINARY),

@@ -238,6 +238,7 @@ REJECTED: list[tuple[str, Any]] = [
     ("malformed", "[]"),
     ("malformed", "   "),
     ("malformed", '{"user":"u","item":"a","type":"view","ts":"2026-03-05T10:00:00Z"} {"user":'),
+    ("malformed", '{"user":"u","item":"a","type":"view","ts":"2026-03-05T10:00:00Z"}\t{"user":1}'),
     ("missing_user_id", event("", "a", "10:00:00")),
     ("missing_user_id", {"item": "a", "type": "view", "ts": "2026-03-05T10:00:00Z"}),
     ("missing_item_id", event("u", "  ", "10:00:00")),
@@ -258,6 +259,7 @@ ACCEPTED = [
     event("u", "a", "2026-03-06T00:04:59Z"),
     {**RATED, "rating": "5"},
     event("12", "a", "10:00:00") | {"user": 12},
+    event('braces }{ and } { in " a text', "}", "10:00:00", more={"inner": "}"}),
     '{"user":"lone \\ud800 surrogate","item":"a","type":"view","ts":"2026-03-05T10:00:00Z"}',
 ]  # fmt: skip
 

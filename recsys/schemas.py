@@ -158,6 +158,7 @@ SILVER_USERS = Table(
         Column(USER_ID, "string", "pseudonym"),
         Column(USER_IDX, "int", "dense, from 1"),
         Column(FIRST_SEEN, "date", "UTC date of the first event known when the row was added"),
+        Column(INGEST_DATE, "date", "run date of the night that added the row"),
     ),
     key=(USER_ID,),
 )
@@ -333,7 +334,7 @@ class DataFile:
     """One Parquet file (one row group) of a pinned table version.
 
     Attributes:
-        url: ``file:///…``, ``hdfs://…`` or ``s3a://…``.
+        url: ``file:///…``, ``hdfs://…`` or ``s3a://…``, percent-encoded as Spark names files.
         split: ``train`` or ``validation``.
         bucket: padded length of its arrays.
         rows: number of rows.

@@ -14,6 +14,8 @@ from recsys.lake.tables import Lake
 
 SUCCEEDED = "succeeded"
 FAILED = "failed"
+DAYS_AFTER = "days_after"
+"""A detail of ingest: it read the days after this one; empty: from the start."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class StageRun:
     @property
     def run_id(self) -> str:
         """Equal for the same night with the same inputs and settings."""
-        return f"{self.run_date}-{self.fingerprint[:12]}"
+        return f"{self.run_date}-{self.fingerprint[:12] or 'not-begun'}"
 
 
 def record_run(lake: Lake, run: StageRun) -> None:
@@ -50,11 +52,15 @@ def record_run(lake: Lake, run: StageRun) -> None:
 
 
 def latest_runs(lake: Lake, run_date: date) -> dict[str, StageRun]:
-    """The newest row of each stage of a night."""
+    """The newest row of each stage of a night that may have changed something.
+
+    A stage that failed before it began (no fingerprint) leaves its last success valid; one that
+    failed while it ran does not.
+    """
     newest = F.max_by(F.struct("*"), "finished_at").alias("run")
     rows = (
         lake.read(schemas.OPS_RUNS)
-        .where(F.col(schemas.RUN_DATE) == F.lit(run_date))
+        .where((F.col(schemas.RUN_DATE) == F.lit(run_date)) & (F.col(schemas.FINGERPRINT) != ""))
         .groupBy(schemas.STAGE)
         .agg(newest)
         .select("run.*")
@@ -64,19 +70,24 @@ def latest_runs(lake: Lake, run_date: date) -> dict[str, StageRun]:
     return {row[schemas.STAGE]: StageRun(**{name: row[name] for name in names}) for row in rows}
 
 
-def last_night_before(lake: Lake, run_date: date, stage: str) -> date | None:
-    """The last earlier date for which ``stage`` succeeded."""
-    found = (
-        lake.read(schemas.OPS_RUNS)
-        .where(
-            (F.col(schemas.RUN_DATE) < F.lit(run_date))
-            & (F.col(schemas.STAGE) == stage)
-            & (F.col(schemas.STATUS) == SUCCEEDED)
-        )
-        .agg(F.max(schemas.RUN_DATE))
-        .first()
-    )
-    return found[0] if found else None
+def last_day_read(lake: Lake, run_date: date) -> date | None:
+    """The last day of logs that an earlier night has turned into events; ``None``: no night has.
+
+    A night that was ingested before keeps the answer it was given then, whatever nights ran
+    since: a re-run reads the same days. A night whose silver failed has read nothing, so its day
+    is caught up by the next one.
+    """
+    runs = lake.read(schemas.OPS_RUNS).where(F.col(schemas.STATUS) == SUCCEEDED)
+    own = (F.col(schemas.STAGE) == "ingest") & (F.col(schemas.RUN_DATE) == F.lit(run_date))
+    answer = F.max_by(F.col(schemas.DETAILS)[DAYS_AFTER], "finished_at").alias("answer")
+    found = runs.where(own).agg(answer).first()
+    if found and found.answer is not None:
+        return date.fromisoformat(found.answer) if found.answer else None
+    earlier = runs.where(
+        (F.col(schemas.STAGE) == "build_silver") & (F.col(schemas.RUN_DATE) < F.lit(run_date))
+    ).agg(F.max(schemas.RUN_DATE))
+    newest = earlier.first()
+    return newest[0] if newest else None
 
 
 def check_schema_version(lake: Lake) -> None:

@@ -69,7 +69,7 @@ def build_silver(
         good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
         catalogue = load_catalogue(lake, log, input_root)
         new_users, new_items, written = in_parallel(
-            lambda: _append_users(lake, good, has_vault=key is not None),
+            lambda: _append_users(lake, good, run_date, has_vault=key is not None),
             lambda: _append_items(lake, good, catalogue),
             lambda: _write_events(lake, good, run_date),
         )
@@ -184,7 +184,7 @@ def _check_rejects(
     )
 
 
-def _append_users(lake: Lake, good: DataFrame, has_vault: bool) -> int:
+def _append_users(lake: Lake, good: DataFrame, run_date: date, has_vault: bool) -> int:
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
     users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
     try:
@@ -194,6 +194,7 @@ def _append_users(lake: Lake, good: DataFrame, has_vault: bool) -> int:
             if not fresh.isEmpty():
                 lake.append(schemas.SILVER_USER_VAULT, fresh)
         fresh = without_known(lake, schemas.SILVER_USERS, users)
+        fresh = fresh.withColumn(schemas.INGEST_DATE, F.lit(run_date))
         return append_new_ids(lake, schemas.SILVER_USERS, fresh, schemas.USER_IDX)
     finally:
         users.unpersist()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
@@ -114,15 +115,25 @@ class Lake:
         return rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
 
     def _save(self, table: Table, writer) -> Commit:  # type: ignore[no-untyped-def]
+        before = self.version(table)
+        mark = uuid.uuid4().hex
         try:
-            writer.save(self.path(table))
+            writer.option("userMetadata", mark).save(self.path(table))
         except Exception as error:
             raise explain_write(table.name, self.path(table), error) from error
-        return self._last_commit(table)
+        newest = self.version(table)
+        # Others may have written since; and Delta leaves out a commit that would change nothing.
+        for version in range(newest, before, -1):
+            info = self._commit_info(table, version)
+            if info.get("userMetadata") == mark:
+                metrics = info.get("operationMetrics", {})
+                # Of a file with rows of other nights (compaction makes such) these are copied.
+                copied = int(metrics.get("numCopiedRows", 0))
+                return Commit(version, int(metrics.get("numOutputRows", 0)) - copied)
+        return Commit(newest, 0)
 
-    def _last_commit(self, table: Table) -> Commit:
-        """Version and written rows of the newest commit, from its file in the log."""
-        version = self.version(table)
+    def _commit_info(self, table: Table, version: int) -> dict[str, Any]:
+        """What Delta's log says about a commit: who, how, how many rows."""
         jvm = self.spark.sparkContext._jvm
         path = jvm.org.apache.hadoop.fs.Path(f"{self.path(table)}/_delta_log/{version:020d}.json")  # type: ignore[union-attr]
         stream = path.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).open(path)
@@ -131,11 +142,8 @@ class Lake:
         finally:
             stream.close()
         actions = (json.loads(line) for line in lines.splitlines())
-        info = next(action["commitInfo"] for action in actions if "commitInfo" in action)
-        metrics = info.get("operationMetrics", {})
-        # Of a file with rows of other nights (compaction makes such) the others are copied.
-        rows = int(metrics.get("numOutputRows", 0)) - int(metrics.get("numCopiedRows", 0))
-        return Commit(version, rows)
+        found: dict[str, Any] = next(a["commitInfo"] for a in actions if "commitInfo" in a)
+        return found
 
     @contextmanager
     def explain_damage(self) -> Iterator[None]:

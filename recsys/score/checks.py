@@ -34,7 +34,7 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
         .distinct()
         .count()
     )
-    users = all_users(lake, versions).withColumnRenamed(schemas.USER_ID, "known_user")
+    users = all_users(lake, versions, run_date).withColumnRenamed(schemas.USER_ID, "known_user")
     rows = lists.join(users, lists[schemas.USER_ID] == users["known_user"], "full_outer")
     entries = F.col(schemas.RECOMMENDATIONS)
     ids = F.transform(entries, lambda e: e[schemas.ITEM_ID])

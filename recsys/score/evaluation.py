@@ -67,7 +67,7 @@ def load_cases(lake: Lake, holdout_version: int, evaluate: Evaluate) -> Cases:
         return [np.asarray(values, dtype=np.int64) for values in rows.column(name).to_pylist()]
 
     return Cases(
-        rows.column(schemas.USER_IDX).to_numpy(),
+        np.array(rows.column(schemas.USER_IDX), dtype=np.int64),
         lists(schemas.ITEMS),
         lists(schemas.SEEN_ITEMS),
         lists(schemas.TARGETS),
@@ -105,7 +105,7 @@ def evaluate_factors(
     unborn = torch.from_numpy(popularity.ever <= 0)
     found = []
     for at in range(0, len(cases.user_idx), 1024):
-        scores = users[torch.from_numpy(cases.user_idx[at : at + 1024]).long()] @ items.T
+        scores = users[torch.from_numpy(cases.user_idx[at : at + 1024])] @ items.T
         scores[:, unborn] = -torch.inf
         found.append(rank_items(scores, max(CUT_OFFS), cases.seen[at : at + 1024]).items.numpy())
     return _report("spark_als", np.concatenate(found), cases, popularity, evaluate)

@@ -49,7 +49,7 @@ def score_users(
         write_pack(Path(folder) / name, bundle, item_ids, popularity.recent)
         lake.spark.sparkContext.addFile(str(Path(folder) / name))
         lists = (
-            all_users(lake, versions)
+            all_users(lake, versions, run_date)
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
             .repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
@@ -61,9 +61,11 @@ def score_users(
         return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
 
 
-def all_users(lake: Lake, versions: Versions) -> DataFrame:
-    """Every known user, those without a sequence too (they get the fallback)."""
-    users = lake.read(schemas.SILVER_USERS, versions.users)
+def all_users(lake: Lake, versions: Versions, run_date: date) -> DataFrame:
+    """Every user known on ``run_date``, those without a sequence too (they get the fallback)."""
+    users = lake.read(schemas.SILVER_USERS, versions.users).where(
+        F.col(schemas.INGEST_DATE) <= F.lit(run_date)
+    )
     sequences = lake.read(schemas.GOLD_SEQUENCES, versions.sequences).drop(schemas.USER_ID)
     none = F.array().cast("array<int>")
     return users.join(sequences, schemas.USER_IDX, "left").select(

@@ -31,14 +31,14 @@ def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
 
 
 def _run_step(context: Context, step: Step) -> StageRun:
-    fingerprint = fingerprint_of(context, step)
-    before = context.runs.get(step.name)
-    if _is_done(before, fingerprint) and not context.force:
-        assert before is not None
-        context.say(f"  {step.name:<13} done before, nothing to do")
-        return before
     started = time.monotonic()
+    fingerprint = ""
     try:
+        fingerprint = fingerprint_of(context, step)
+        before = context.runs.get(step.name)
+        if before and _is_done(before, fingerprint) and not context.force:
+            context.say(f"  {step.name:<13} done before, nothing to do")
+            return before
         outcome = step.run(context)
     except BaseException as error:
         _record_failure(context, step, fingerprint, time.monotonic() - started, error)
@@ -50,8 +50,8 @@ def _run_step(context: Context, step: Step) -> StageRun:
     return run
 
 
-def _is_done(run: StageRun | None, fingerprint: str) -> bool:
-    return run is not None and run.status == SUCCEEDED and run.fingerprint == fingerprint
+def _is_done(run: StageRun, fingerprint: str) -> bool:
+    return run.status == SUCCEEDED and run.fingerprint == fingerprint
 
 
 def fingerprint_of(context: Context, step: Step) -> str:

@@ -229,7 +229,7 @@ def forget_tables(spark: SparkSession) -> None:
 def test_corrupt_delta_log(shell: Shell, spark: SparkSession, damage: str) -> None:
     lake = Lake(spark, load_settings(None, [f"lake.root={shell.lake}"]))
     for night in (0, 1):  # two commits
-        rows = [(f"u{night}", night + 1, DAY)]
+        rows = [(f"u{night}", night + 1, DAY, DAY)]
         frame = spark.createDataFrame(rows, schemas.SILVER_USERS.ddl)
         lake.append(schemas.SILVER_USERS, frame)
     write_json(shell.logs / "a.json", GOOD)

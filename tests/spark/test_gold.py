@@ -228,7 +228,7 @@ def write_silver(
     spark = lake.spark
     lake.replace(schemas.SILVER_EVENTS, spark.createDataFrame(rows, schemas.SILVER_EVENTS.ddl))
     if not lake.exists(schemas.SILVER_USERS):
-        people = [(f"u{n}", n, night) for n in range(1, users + 1)]
+        people = [(f"u{n}", n, night, night) for n in range(1, users + 1)]
         lake.replace(schemas.SILVER_USERS, spark.createDataFrame(people, schemas.SILVER_USERS.ddl))
         things = [(f"i{n}", n, night, None, None) for n in range(1, items + 1)]
         lake.replace(schemas.SILVER_ITEMS, spark.createDataFrame(things, schemas.SILVER_ITEMS.ddl))

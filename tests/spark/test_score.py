@@ -138,7 +138,10 @@ def scored(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Sco
     def write(table: schemas.Table, rows: list[Any]) -> int:
         return lake.replace(table, spark.createDataFrame(rows, table.ddl)).version
 
-    users = write(schemas.SILVER_USERS, [(f"u{n}", n, NIGHT) for n in range(1, USERS + 1)])
+    known = [(f"u{n}", n, NIGHT, NIGHT) for n in range(1, USERS + 1)]
+    # Of a later night, which was run before this one was run again: no list for this user.
+    later = [("later", USERS + 1, NIGHT, NIGHT + timedelta(days=1))]
+    users = write(schemas.SILVER_USERS, known + later)
     items = write(
         schemas.SILVER_ITEMS, [(f"i{n}", n, NIGHT, None, None) for n in range(1, ITEMS + 1)]
     )

@@ -12,6 +12,7 @@ FORMAT ?=
 DATE ?=
 CONF ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 LOCK_ARGS ?=
 
 conf_option = $(if $(CONF),--conf '$(CONF)')
@@ -40,7 +41,7 @@ else
 endif
 
 test: setup airflow-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff (rules, format) and mypy; 'make lint-fix' mends what can be mended
 	@.venv/bin/ruff check .

@@ -12,6 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 ML_100K = REPOSITORY.parent / "shared/data/ml-100k"
 
+# Only the first compiler in every JVM: tests end before the second one pays.
+os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1"
 # Every test, and every process it starts, gets a key of its own instead of the user's.
 os.environ["RECSYS_PSEUDONYM_KEY"] = "a key for tests, sixteen bytes or more"
 

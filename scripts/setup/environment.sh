@@ -29,7 +29,8 @@ make_environment() { # VENV LOCK [PACKAGE-LEFT-OUT]
     fi
     say "installing $lock into ${venv#"$ROOT"/}"
     grep -v "^${left_out:-#}==" "$lock" >"$venv/wanted.txt"
-    "$UV" pip sync --quiet --python "$venv/bin/python" "$venv/wanted.txt" ||
+    # Compiled now: every process that starts without bytecode would compile torch again.
+    "$UV" pip sync --quiet --compile-bytecode --python "$venv/bin/python" "$venv/wanted.txt" ||
         fail "$lock could not be installed" "uv said why above" \
             "check the network, the free disk space (.venv takes 6 GB) and, behind a proxy, SSL_CERT_FILE"
 }

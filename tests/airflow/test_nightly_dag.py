@@ -52,6 +52,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "RECSYS_PSEUDONYM_KEY": os.environ["RECSYS_PSEUDONYM_KEY"],
+        "SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"],
         "COLUMNS": "200",
     }
 

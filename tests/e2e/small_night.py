@@ -12,13 +12,7 @@ import yaml
 DATES = (date(2026, 1, 2), date(2026, 1, 3))
 
 SETTINGS = {
-    # Only the first compiler: these queries end before the second one pays.
-    "spark": {
-        "master": "local[2]",
-        "shuffle_partitions": 2,
-        "java_options": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "driver_memory": "1g",
-    },
+    "spark": {"master": "local[2]", "shuffle_partitions": 2, "driver_memory": "1g"},
     "generate": {"events": 4000, "users": 80, "items": 60, "days": 4, "categories": 6},
     "gold": {"sequence_length": 16, "length_buckets": [4, 16], "min_row_groups": 8},
     "model": {"dims": 16, "blocks": 1},

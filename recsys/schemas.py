@@ -95,7 +95,9 @@ class Column:
 class Table:
     """One table of the lake.
 
-    ``name`` is also the path under ``lake.root``; ``key`` is unique within the table.
+    ``name`` is also the path under ``lake.root``; ``key`` is unique within the table. Delta keeps
+    the smallest and largest value a file of ``filtered_by`` alone: what no reader filters by would
+    cost time, and put pieces of raw records into the table's log.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = field(default=())
+    filtered_by: tuple[str, ...] = field(default=())
 
     @property
     def names(self) -> list[str]:
@@ -150,6 +153,7 @@ SILVER_EVENTS = Table(
     ),
     key=(EVENT_ID,),
     partition_by=(EVENT_DATE,),
+    filtered_by=(EVENT_TS, INGEST_DATE),
 )
 SILVER_USERS = Table(
     "silver/users",
@@ -267,6 +271,7 @@ GOLD_TOP_N = Table(
     ),
     key=(USER_ID, RUN_DATE),
     partition_by=(RUN_DATE,),
+    filtered_by=(USER_ID,),
 )
 OPS_PUBLISHED = Table(
     "ops/published",
@@ -302,6 +307,7 @@ OPS_RUNS = Table(
         Column("finished_at", "timestamp", "UTC"),
     ),
     key=(RUN_ID, STAGE),
+    filtered_by=(RUN_DATE,),
 )
 OPS_LAKE = Table(
     "ops/lake",

@@ -12,8 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 ML_100K = REPOSITORY.parent / "shared/data/ml-100k"
 
-# Only the first compiler in every JVM: tests end before the second one pays.
-os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1"
+# In every JVM only the first compiler (tests end before the second one pays), with room for it.
+os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 # Every test, and every process it starts, gets a key of its own instead of the user's.
 os.environ["RECSYS_PSEUDONYM_KEY"] = "a key for tests, sixteen bytes or more"
 
@@ -27,6 +27,26 @@ def spark() -> Iterator[Any]:
     session = build_session(load_settings(None, ["lake.root=unused"]), "tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def two_nights(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A lake after two small nights, with a copy of what the first one left."""
+    from tests.e2e.small_night import DATES, Nights
+
+    nights = Nights(tmp_path_factory.mktemp("two_nights"), spark)
+    nights.run(DATES[0])
+    nights.keep_a_copy()
+    nights.run(DATES[1])
+    return nights
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several test processes one runs a whole file, and one all that uses the two nights."""
+    for item in items:
+        shared = "two_nights" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("two nights" if shared else item.path.name))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from recsys import schemas
 from recsys.errors import LakeError
-from recsys.lake.operations import SUCCEEDED, StageRun, latest_runs
+from recsys.lake.operations import SUCCEEDED, StageRun, read_night
 from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
 from recsys.steps import SUMMARIES
@@ -22,7 +22,7 @@ _ITEMS_SHOWN = 8
 
 def print_summary(lake: Lake, dates: Sequence[date]) -> None:
     """Print the tables of the given nights and, of the last one, metrics and lists."""
-    nights = {day: latest_runs(lake, day) for day in dates}
+    nights = {day: read_night(lake, day).runs for day in dates}
     if not any(nights.values()):
         raise LakeError(f"no night {dates[-1]} in this lake", where=lake.settings.lake.root)
     for day, runs in nights.items():

@@ -15,6 +15,7 @@ from recsys import schemas
 from recsys.errors import InputError, LakeError
 from recsys.lake.files import RawFile
 from recsys.lake.formats import LogFormat
+from recsys.lake.local import local_frame
 from recsys.lake.tables import Commit, Lake, all_text
 
 _URL, _SPLIT, _AT, _BEFORE = "_url", "_split", "_at", "_before"
@@ -128,7 +129,8 @@ def _count_lines_before(
 def _name(
     spark: SparkSession, rows: DataFrame, splits: Sequence[tuple[RawFile, int, int]]
 ) -> DataFrame:
-    table = spark.createDataFrame(
+    table = local_frame(
+        spark,
         [(file.encoded, split, before, file.name) for file, split, before in splits],
         f"{_URL} string, {_SPLIT} bigint, {_BEFORE} bigint, {schemas.SOURCE_FILE} string",
     )

@@ -43,17 +43,19 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
     """
     gold = lake.settings.gold
     cutoff = holdout_cutoff(gold, run_date)
-    events = encode_events(lake, run_date).persist(StorageLevel.MEMORY_AND_DISK)
-    histories = sequences.build_histories(events, cutoff).persist(StorageLevel.MEMORY_AND_DISK)
+    events = encode_events(lake, run_date)
+    if events.isEmpty():
+        raise LakeError(
+            f"no events up to {run_date}",
+            where=lake.path(schemas.SILVER_EVENTS),
+            do=f"run build_silver for {run_date} first",
+        )
+    users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
+    histories = sequences.build_histories(events, users, cutoff)
+    histories = histories.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        count = events.count()
-        if not count:
-            raise LakeError(
-                f"no events up to {run_date}",
-                where=lake.path(schemas.SILVER_EVENTS),
-                do=f"run build_silver for {run_date} first",
-            )
-        live, windows, holdout, ratings, stats = in_parallel(
+        count, live, windows, holdout, ratings, stats = in_parallel(
+            events.count,
             lambda: _write_sequences(lake, histories),
             lambda: _write_training(
                 lake, sequences.build_training_windows(histories, gold, cutoff)
@@ -63,28 +65,29 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
                     schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
                 ).rows
             ),
-            lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events)).rows,
+            lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events, users)).rows,
             lambda: lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events)).rows,
         )
         return GoldCounts(count, live, windows, holdout, ratings, stats)
     finally:
         histories.unpersist()
-        events.unpersist()
 
 
 def encode_events(lake: Lake, run_date: date) -> DataFrame:
-    """Events up to the end of ``run_date`` with dense indices and event type codes."""
+    """Events up to the end of ``run_date`` with item indices and event type codes.
+
+    One version of the table, whoever writes meanwhile. Its columns are read again for each use:
+    that costs less than a copy of all events in memory. User ids stay: a user's rows are grouped
+    first and the index is looked up once a user, not once an event.
+    """
     codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
-    users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
     items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
     return (
-        lake.read(schemas.SILVER_EVENTS)
+        lake.read(schemas.SILVER_EVENTS, lake.version(schemas.SILVER_EVENTS))
         .where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
         .where(F.col(schemas.INGEST_DATE) <= F.lit(run_date))
-        .join(users, schemas.USER_ID)
         .join(items, schemas.ITEM_ID)
         .select(
-            schemas.USER_IDX,
             schemas.USER_ID,
             schemas.ITEM_IDX,
             codes[F.col(schemas.EVENT_TYPE)].alias("code"),
@@ -157,18 +160,19 @@ def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
     return PinnedTable(table.name, pinned, found)
 
 
-def _build_ratings(events: DataFrame) -> DataFrame:
+def _build_ratings(events: DataFrame, users: DataFrame) -> DataFrame:
     rated = events.where(F.col(schemas.RATING).isNotNull())
     newest = F.max(F.struct(schemas.EVENT_TS, schemas.RATING)).alias("newest")
     return (
-        rated.groupBy(schemas.USER_IDX, schemas.ITEM_IDX)
+        rated.groupBy(schemas.USER_ID, schemas.ITEM_IDX)
         .agg(newest)
+        .join(users, schemas.USER_ID)
         .select(schemas.USER_IDX, schemas.ITEM_IDX, "newest.*")
     )
 
 
 def _build_item_stats(events: DataFrame) -> DataFrame:
-    pairs = events.groupBy(schemas.ITEM_IDX, schemas.EVENT_DATE, schemas.USER_IDX).count()
+    pairs = events.groupBy(schemas.ITEM_IDX, schemas.EVENT_DATE, schemas.USER_ID).count()
     daily = pairs.groupBy(schemas.ITEM_IDX, schemas.EVENT_DATE).agg(
         F.sum("count").alias(schemas.EVENTS), F.count(F.lit(1)).alias(schemas.USERS)
     )

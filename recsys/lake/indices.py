@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
+from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 
@@ -12,20 +15,30 @@ _CELLS = 256
 _CELL, _BEFORE = "_cell", "_before"
 
 
-def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
-    """Give each id the next free index and append it, in one commit.
+def append_new_ids(
+    lake: Lake,
+    table: Table,
+    ids: DataFrame,
+    index: str,
+    before: Callable[[DataFrame], None] | None = None,
+) -> int:
+    """Give each id that the table does not hold the next free index and append it, in one commit.
 
     Args:
-        ids: the table's columns but ``index``; its key unique and not in the table yet.
+        ids: the table's columns but ``index``, its key unique; others are passed to ``before``.
+        before: what to do with the new ones first.
 
     Returns:
-        The number of ids; no commit where there is none.
+        The number of new ids; no commit where there is none.
     """
-    fresh = ids.withColumn(_CELL, F.pmod(F.xxhash64(table.key[0]), F.lit(_CELLS))).persist()
+    cell = F.pmod(F.xxhash64(table.key[0]), F.lit(_CELLS))
+    fresh = without_known(lake, table, ids).withColumn(_CELL, cell).persist()
     try:
         counts = fresh.groupBy(_CELL).count().orderBy(_CELL).collect()
         if not counts:
             return 0
+        if before:
+            before(fresh)
         highest = 0
         if lake.exists(table):
             highest = lake.read(table).agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0]
@@ -44,7 +57,7 @@ def _number(fresh: DataFrame, key: str, index: str, highest: int, counts: list[R
     for cell, count in counts:
         starts.append((cell, total))
         total += count
-    offsets = fresh.sparkSession.createDataFrame(starts, f"{_CELL} bigint, {_BEFORE} bigint")
+    offsets = local_frame(fresh.sparkSession, starts, f"{_CELL} bigint, {_BEFORE} bigint")
     place = F.row_number().over(Window.partitionBy(_CELL).orderBy(key))
     return (
         fresh.withColumn(index, place)

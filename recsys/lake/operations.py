@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import LakeError
+from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 
 SUCCEEDED = "succeeded"
@@ -47,47 +48,50 @@ def record_run(lake: Lake, run: StageRun) -> None:
         run.rows_out, dict(run.details), dict(run.tables_read), dict(run.tables_written),
         run.seconds, run.message, datetime.now(UTC),
     )  # fmt: skip
-    frame = lake.spark.createDataFrame([row], schemas.OPS_RUNS.ddl).coalesce(1)
-    lake.append(schemas.OPS_RUNS, frame)
+    lake.append(schemas.OPS_RUNS, local_frame(lake.spark, [row], schemas.OPS_RUNS.ddl))
 
 
-def latest_runs(lake: Lake, run_date: date) -> dict[str, StageRun]:
-    """The newest row of each stage of a night that may have changed something.
+@dataclass(frozen=True)
+class Night:
+    """What ops/runs knows of a night before it runs.
 
-    A stage that failed before it began (no fingerprint) leaves its last success valid; one that
-    failed while it ran does not.
+    Attributes:
+        runs: the newest row of each stage that may have changed something. A stage that failed
+            before it began (no fingerprint) leaves its last success valid; one that failed while
+            it ran does not.
+        days_after: the last day of logs that an earlier night has turned into events; this night
+            reads the days after it. ``None``: from the start.
     """
-    newest = F.max_by(F.struct("*"), "finished_at").alias("run")
-    rows = (
-        lake.read(schemas.OPS_RUNS)
-        .where((F.col(schemas.RUN_DATE) == F.lit(run_date)) & (F.col(schemas.FINGERPRINT) != ""))
-        .groupBy(schemas.STAGE)
-        .agg(newest)
-        .select("run.*")
-        .collect()
+
+    runs: dict[str, StageRun]
+    days_after: date | None
+
+
+def read_night(lake: Lake, run_date: date) -> Night:
+    """A night's stages, and where its logs begin, in one query.
+
+    A night that was ingested before keeps the ``days_after`` it was given then, whatever nights
+    ran since: a re-run reads the same days. A night whose silver failed has read nothing, so its
+    day is caught up by the next one.
+    """
+    own = F.col(schemas.RUN_DATE) == F.lit(run_date)
+    read_before = (
+        (F.col(schemas.RUN_DATE) < F.lit(run_date))
+        & (F.col(schemas.STAGE) == "build_silver")
+        & (F.col(schemas.STATUS) == SUCCEEDED)
     )
+    rows = lake.read(schemas.OPS_RUNS).where(own | read_before).collect()
+    rows.sort(key=lambda row: row.finished_at)
     names = list(StageRun.__dataclass_fields__)
-    return {row[schemas.STAGE]: StageRun(**{name: row[name] for name in names}) for row in rows}
-
-
-def last_day_read(lake: Lake, run_date: date) -> date | None:
-    """The last day of logs that an earlier night has turned into events; ``None``: no night has.
-
-    A night that was ingested before keeps the answer it was given then, whatever nights ran
-    since: a re-run reads the same days. A night whose silver failed has read nothing, so its day
-    is caught up by the next one.
-    """
-    runs = lake.read(schemas.OPS_RUNS).where(F.col(schemas.STATUS) == SUCCEEDED)
-    own = (F.col(schemas.STAGE) == "ingest") & (F.col(schemas.RUN_DATE) == F.lit(run_date))
-    answer = F.max_by(F.col(schemas.DETAILS)[DAYS_AFTER], "finished_at").alias("answer")
-    found = runs.where(own).agg(answer).first()
-    if found and found.answer is not None:
-        return date.fromisoformat(found.answer) if found.answer else None
-    earlier = runs.where(
-        (F.col(schemas.STAGE) == "build_silver") & (F.col(schemas.RUN_DATE) < F.lit(run_date))
-    ).agg(F.max(schemas.RUN_DATE))
-    newest = earlier.first()
-    return newest[0] if newest else None
+    stages = [StageRun(**{name: row[name] for name in names}) for row in rows]
+    mine = [stage for stage in stages if stage.run_date == run_date]
+    begun = {stage.stage: stage for stage in mine if stage.fingerprint}
+    for stage in reversed(mine):
+        if stage.stage == "ingest" and stage.status == SUCCEEDED:
+            day = stage.details[DAYS_AFTER]
+            return Night(begun, date.fromisoformat(day) if day else None)
+    earlier = (stage.run_date for stage in stages if stage.run_date < run_date)
+    return Night(begun, max(earlier, default=None))
 
 
 def check_schema_version(lake: Lake) -> None:
@@ -99,10 +103,8 @@ def check_schema_version(lake: Lake) -> None:
     key = "schema_version"
     row = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == key).first()
     if row is None:
-        fact = lake.spark.createDataFrame(
-            [(key, str(schemas.SCHEMA_VERSION))], schemas.OPS_LAKE.ddl
-        )
-        lake.append(schemas.OPS_LAKE, fact.coalesce(1))
+        fact = (key, str(schemas.SCHEMA_VERSION))
+        lake.append(schemas.OPS_LAKE, local_frame(lake.spark, [fact], schemas.OPS_LAKE.ddl))
     elif int(row[1]) > schemas.SCHEMA_VERSION:
         raise LakeError(
             f"the lake has schema version {row[1]}, this code knows up to {schemas.SCHEMA_VERSION}",

@@ -150,7 +150,8 @@ def _has_more_than_an_object(line: Column) -> Column:
     """Spark reads the first object of a line and is silent about what follows it."""
     trimmed = F.rtrim(line)
     # Only a line with a brace before its end (in a text, of an inner object) needs a closer look.
-    inner_brace = F.instr(trimmed, "}") < F.length(trimmed)
+    before_brace = F.substring_index(trimmed, "}", 1)
+    inner_brace = F.octet_length(before_brace) < F.octet_length(trimmed) - 1
     without_texts = F.regexp_replace(trimmed, r'"(?:[^"\\]|\\.)*+"', "")
     return ~trimmed.endswith("}") | (inner_brace & without_texts.rlike(r"\}\s*\{"))
 

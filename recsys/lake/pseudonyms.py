@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import ConfigError, LakeError
+from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 
 KEY_VARIABLE = "RECSYS_PSEUDONYM_KEY"
@@ -93,7 +94,7 @@ def add_pseudonyms(rows: DataFrame, key: bytes | None) -> DataFrame:
     block = hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key
     block = block.ljust(_BLOCK_BYTES, b"\0")
     inner, outer = (bytearray(byte ^ pad for byte in block) for pad in (0x36, 0x5C))
-    pads = rows.sparkSession.createDataFrame([(inner, outer)], "_inner binary, _outer binary")
+    pads = local_frame(rows.sparkSession, [(inner, outer)], "_inner binary, _outer binary")
     raw = F.encode(F.col(schemas.RAW_USER_ID), "UTF-8")
     return (
         rows.crossJoin(F.broadcast(pads))
@@ -116,7 +117,7 @@ def check_key(lake: Lake, key: bytes | None) -> None:
     mine = _OFF if key is None else pseudonym(key, _CHECK)
     facts = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == _CHECK).first()
     if facts is None:
-        fact = lake.spark.createDataFrame([(_CHECK, mine)], schemas.OPS_LAKE.ddl)
+        fact = local_frame(lake.spark, [(_CHECK, mine)], schemas.OPS_LAKE.ddl)
         lake.append(schemas.OPS_LAKE, fact)
     elif facts[1] != mine:
         raise LakeError(

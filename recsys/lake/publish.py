@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import PublishError
+from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 
 
@@ -32,9 +33,9 @@ def publish(lake: Lake, night: Published) -> int:
     if _find(lake, night.run_date) == night:
         return lake.version(table)
     row = [getattr(night, name) for name in Published.__dataclass_fields__]
-    frame = lake.spark.createDataFrame([(*row, datetime.now(UTC))], table.ddl)
+    frame = local_frame(lake.spark, [(*row, datetime.now(UTC))], table.ddl)
     where = f"{schemas.RUN_DATE} = '{night.run_date}'"
-    return lake.replace(table, frame.coalesce(1), where).version
+    return lake.replace(table, frame, where).version
 
 
 def live(lake: Lake) -> Published:

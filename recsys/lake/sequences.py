@@ -18,14 +18,15 @@ HISTORY = "_history"
 _CUTOFF_PART = "_before"
 
 
-def build_histories(events: DataFrame, cutoff: datetime) -> DataFrame:
+def build_histories(events: DataFrame, users: DataFrame, cutoff: datetime) -> DataFrame:
     """One row a user: all events, oldest first, runs of the same item kept once (the last).
 
     A run that goes on at or after ``cutoff`` is kept once on each side of it: what happened before
     must not depend on what came after.
 
     Args:
-        events: user_idx, user_id, item_idx, code, event_ts.
+        events: user_id, item_idx, code, event_ts.
+        users: user_id, user_idx.
 
     Returns:
         user_idx, user_id, _history: array<struct<micros, item, code, seconds>>.
@@ -36,8 +37,10 @@ def build_histories(events: DataFrame, cutoff: datetime) -> DataFrame:
         F.col("code"),
         F.unix_seconds(schemas.EVENT_TS).alias("seconds"),
     )
-    ordered = events.groupBy(schemas.USER_IDX, schemas.USER_ID).agg(
-        F.sort_array(F.collect_list(event)).alias(HISTORY)
+    ordered = (
+        events.groupBy(schemas.USER_ID)
+        .agg(F.sort_array(F.collect_list(event)).alias(HISTORY))
+        .join(users, schemas.USER_ID)
     )
     # Of view, click, purchase of one item in a row the last says most; the model then predicts
     # the next different item instead of the obvious repeat.

@@ -14,14 +14,18 @@ from recsys.errors import LakeError
 _DELTA = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    # Small files are the enemy of a lake; a night writes few rows to most partitions.
-    "spark.databricks.delta.snapshotPartitions": "4",
+    # Delta reads a table's log with as many tasks; fifty, its default, suits millions of files.
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
 _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.ui.showConsoleProgress": "false",
+    # A night has more queries than Spark keeps compiled by default, so it would compile them again.
+    "spark.sql.codegen.cache.maxEntries": "2000",
+    # A step reads what it caches two or three times: that never pays for compressing it.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
     # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.
     "spark.sql.catalogImplementation": "in-memory",
 }

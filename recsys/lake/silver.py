@@ -21,6 +21,7 @@ from recsys.lake.tables import Lake, in_parallel
 
 _DUPLICATE = "_duplicate"
 _GROUP = "_group"
+_ONLY_OF_REJECTS = (schemas.SOURCE_FILE, schemas.SOURCE_OFFSET, schemas.RAW)
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,16 @@ def build_silver(
     try:
         reasons, duplicates, events, late = _count(marked, since)
         read = sum(reasons.values()) + duplicates + events
-        rejects = _write_rejects(lake, marked, run_date)
-        _check_rejects(lake, log, read, reasons, run_date)
+        try:
+            _check_rejects(lake, log, read, reasons, marked, run_date)
+        except InputError:
+            _write_rejects(lake, marked, run_date)
+            raise
         good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
         catalogue = load_catalogue(lake, log, input_root)
-        new_users, new_items, written = in_parallel(
+        records_read, rejects, new_users, new_items, written = in_parallel(
+            records.count,
+            lambda: _write_rejects(lake, marked, run_date),
             lambda: _append_users(lake, good, run_date, has_vault=key is not None),
             lambda: _append_items(lake, good, catalogue),
             lambda: _write_events(lake, good, run_date),
@@ -76,7 +82,7 @@ def build_silver(
         counts = SilverCounts(
             read, written, duplicates, rejects, late, new_users, new_items, reasons
         )
-        _reconcile(counts, records.count())
+        _reconcile(counts, records_read)
         return counts
     finally:
         marked.unpersist()
@@ -97,7 +103,6 @@ def _mark_duplicates(lake: Lake, parsed: DataFrame, run_date: date) -> DataFrame
     place = F.xxhash64(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
     events = parsed.withColumns(
         {
-            schemas.EVENT_ID: F.md5(F.concat_ws("\u001f", *texts)),
             schemas.EVENT_DATE: F.to_date(schemas.EVENT_TS),
             schemas.RAW: F.when(rejected, F.col(schemas.RAW)),
             _GROUP: F.when(rejected, place).otherwise(F.xxhash64(*content)),
@@ -113,6 +118,12 @@ def _mark_duplicates(lake: Lake, parsed: DataFrame, run_date: date) -> DataFrame
     for name in content:
         near &= F.lag(name).over(order) == F.col(name)
     marked = events.withColumn(_DUPLICATE, F.coalesce(near, F.lit(False)) & ~rejected)
+    marked = marked.withColumns(
+        {
+            schemas.EVENT_ID: F.md5(F.concat_ws("\u001f", *texts)),
+            **{name: F.when(rejected, F.col(name)) for name in _ONLY_OF_REJECTS},
+        }
+    ).drop(_GROUP)
     if not lake.exists(schemas.SILVER_EVENTS):
         return marked
     keys = [schemas.EVENT_DATE, schemas.EVENT_ID]
@@ -146,7 +157,12 @@ def _write_rejects(lake: Lake, marked: DataFrame, run_date: date) -> int:
 
 
 def _check_rejects(
-    lake: Lake, log: LogFormat, read: int, reasons: dict[str, int], run_date: date
+    lake: Lake,
+    log: LogFormat,
+    read: int,
+    reasons: dict[str, int],
+    marked: DataFrame,
+    run_date: date,
 ) -> None:
     if read == 0:
         raise InputError(
@@ -167,8 +183,7 @@ def _check_rejects(
         return
     worst = max(counted, key=lambda reason: counted[reason])
     example = (
-        lake.read(schemas.BRONZE_REJECTS)
-        .where((F.col(schemas.INGEST_DATE) == F.lit(run_date)) & (F.col(schemas.REASON) == worst))
+        marked.where(F.col(schemas.REASON) == worst)
         .orderBy(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
         .select(schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
         .first()
@@ -186,26 +201,25 @@ def _check_rejects(
 
 def _append_users(lake: Lake, good: DataFrame, run_date: date, has_vault: bool) -> int:
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
-    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
-    try:
-        if has_vault:
-            # Before the index: a kill in between leaves no user that can't be looked up.
-            fresh = without_known(lake, schemas.SILVER_USER_VAULT, users)
-            if not fresh.isEmpty():
-                lake.append(schemas.SILVER_USER_VAULT, fresh)
-        fresh = without_known(lake, schemas.SILVER_USERS, users)
-        fresh = fresh.withColumn(schemas.INGEST_DATE, F.lit(run_date))
-        return append_new_ids(lake, schemas.SILVER_USERS, fresh, schemas.USER_IDX)
-    finally:
-        users.unpersist()
+    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first)
+    users = users.withColumn(schemas.INGEST_DATE, F.lit(run_date))
+
+    def fill_vault(fresh: DataFrame) -> None:
+        lake.append(
+            schemas.SILVER_USER_VAULT, without_known(lake, schemas.SILVER_USER_VAULT, fresh)
+        )
+
+    # Before the index: a kill in between leaves no user that can't be looked up.
+    first_write = fill_vault if has_vault else None
+    return append_new_ids(lake, schemas.SILVER_USERS, users, schemas.USER_IDX, first_write)
 
 
 def _append_items(lake: Lake, good: DataFrame, catalogue: DataFrame | None) -> int:
     update_titles(lake, catalogue)
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
     items = good.groupBy(schemas.ITEM_ID).agg(first)
-    fresh = add_titles(without_known(lake, schemas.SILVER_ITEMS, items), catalogue)
-    return append_new_ids(lake, schemas.SILVER_ITEMS, fresh, schemas.ITEM_IDX)
+    titled = add_titles(items, catalogue)
+    return append_new_ids(lake, schemas.SILVER_ITEMS, titled, schemas.ITEM_IDX)
 
 
 def _write_events(lake: Lake, good: DataFrame, run_date: date) -> int:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError, RecsysError, first_line
+from recsys.lake.local import local_frame
 from recsys.schemas import Table
 
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ class Lake:
             LakeError: the Delta log or the wanted version cannot be read.
         """
         if not self.exists(table):
-            return self.spark.createDataFrame([], table.ddl)
+            return local_frame(self.spark, [], table.ddl)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
@@ -93,28 +94,31 @@ class Lake:
         options: Mapping[str, str] | None = None,
     ) -> Commit:
         """Replace the whole table, or the rows that match ``where``, in one commit."""
-        writer = self._shape(table, rows).write.format("delta").mode("overwrite")
+        writer = self._writer(table, rows).mode("overwrite").options(**(options or {}))
         if self.exists(table) and where:
             writer = writer.option("replaceWhere", where)
-        elif table.partition_by:
-            writer = writer.partitionBy(*table.partition_by)
-        return self._save(table, writer.options(**(options or {})))
+        return self._save(table, writer)
 
     def append(self, table: Table, rows: DataFrame) -> Commit:
         """Add rows in one commit; the caller knows that their keys are new."""
-        writer = self._shape(table, rows).write.format("delta").mode("append")
-        if table.partition_by:
-            writer = writer.partitionBy(*table.partition_by)
-        return self._save(table, writer)
+        return self._save(table, self._writer(table, rows).mode("append"))
 
     def delta(self, table: Table) -> DeltaTable:
         """Delta's own handle, for MERGE and history."""
         return DeltaTable.forPath(self.spark, self.path(table))
 
-    def _shape(self, table: Table, rows: DataFrame) -> DataFrame:
-        return rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
+    def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
+        """The rows with the table's columns; what else makes the table where it is not there."""
+        shaped = rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
+        writer = shaped.write.format("delta")
+        if self.exists(table):
+            return writer
+        statistics = {"delta.dataSkippingNumIndexedCols": "0"}
+        if table.filtered_by:
+            statistics = {"delta.dataSkippingStatsColumns": ",".join(table.filtered_by)}
+        return writer.options(**statistics).partitionBy(*table.partition_by)
 
-    def _save(self, table: Table, writer) -> Commit:  # type: ignore[no-untyped-def]
+    def _save(self, table: Table, writer: DataFrameWriter) -> Commit:
         before = self.version(table)
         mark = uuid.uuid4().hex
         try:

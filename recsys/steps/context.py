@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
-from recsys.lake.operations import SUCCEEDED, StageRun, latest_runs
+from recsys.lake.operations import SUCCEEDED, StageRun, read_night
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 from recsys.steps import SUMMARIES
@@ -28,14 +28,16 @@ class Context:
     force: bool = False
     say: Callable[[str], None] = print
     runs: dict[str, StageRun] = field(default_factory=dict)
+    days_after: date | None = None
 
     @property
     def spark(self) -> SparkSession:
         return self.lake.spark
 
     def refresh(self) -> None:
-        """Read what the night's stages have recorded so far."""
-        self.runs = latest_runs(self.lake, self.run_date)
+        """Read what the night's stages have recorded so far, and which day its logs follow."""
+        night = read_night(self.lake, self.run_date)
+        self.runs, self.days_after = night.runs, night.days_after
 
     def done(self, stage: str) -> StageRun:
         """The recorded success of an earlier stage.

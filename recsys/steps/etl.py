@@ -12,7 +12,7 @@ from recsys.errors import ConfigError
 from recsys.lake.bronze import ingest_files, read_header
 from recsys.lake.files import RawFile, find_files, is_file
 from recsys.lake.gold import build_gold, holdout_cutoff
-from recsys.lake.operations import DAYS_AFTER, last_day_read
+from recsys.lake.operations import DAYS_AFTER
 from recsys.lake.silver import build_silver
 from recsys.steps.context import Context, Outcome, Step
 
@@ -25,8 +25,9 @@ def _input_root(context: Context) -> str:
 
 
 def _find(context: Context) -> list[RawFile]:
-    since = last_day_read(context.lake, context.run_date)
-    return find_files(context.spark, context.log, _input_root(context), since, context.run_date)
+    return find_files(
+        context.spark, context.log, _input_root(context), context.days_after, context.run_date
+    )
 
 
 def _input_state(context: Context) -> str:
@@ -36,7 +37,6 @@ def _input_state(context: Context) -> str:
 
 def _ingest(context: Context) -> Outcome:
     files = _find(context)
-    since = last_day_read(context.lake, context.run_date)
     commit = ingest_files(context.lake, context.log, files, context.run_date)
     night = F.col(schemas.INGEST_DATE) == F.lit(context.run_date)
     read_header(context.lake.read(schemas.BRONZE_EVENTS).where(night), context.log)
@@ -47,7 +47,7 @@ def _ingest(context: Context) -> Outcome:
         details={
             "files": str(len(files)),
             "records": str(commit.rows),
-            DAYS_AFTER: str(since or ""),
+            DAYS_AFTER: str(context.days_after or ""),
         },
         tables_written={schemas.BRONZE_EVENTS.name: commit.version},
     )
@@ -58,8 +58,7 @@ def _build_silver(context: Context) -> Outcome:
     root = context.settings.input.path
     if root and is_file(context.spark, root):
         root = str(PurePosixPath(root).parent)
-    since = last_day_read(lake, context.run_date)
-    counts = build_silver(lake, context.log, root, since, context.run_date)
+    counts = build_silver(lake, context.log, root, context.days_after, context.run_date)
     details = {
         name: str(value) for name, value in dataclasses.asdict(counts).items() if name != "reasons"
     }

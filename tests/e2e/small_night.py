@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,19 +25,41 @@ SETTINGS = {
 }
 
 
-def write_conf(folder: Path) -> Path:
-    """The settings as a file for ``--conf``."""
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    return path
+class Nights:
+    """A generated log, a lake, and the command that runs nights on them in its own process."""
 
+    def __init__(self, folder: Path, spark: Any) -> None:
+        from recsys.config import load_settings
+        from recsys.generate import generate_log
 
-def write_log(spark: Any, conf: Path, out: Path) -> None:
-    """The generated log that the nights of ``DATES`` read."""
-    from recsys.config import load_settings
-    from recsys.generate import generate_log
+        self.lake = folder / "lake"
+        conf, log = folder / "small.yaml", folder / "log"
+        conf.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+        generate_log(spark, load_settings(conf).generate, str(log), DATES[-1])
+        self._options = ["--conf", str(conf), "--lake", str(self.lake), "--input", str(log)]
 
-    generate_log(spark, load_settings(conf).generate, str(out), DATES[-1])
+    def start(self, last: date, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "recsys.cli.main", "nightly", "--date", str(last)]
+        return subprocess.Popen(
+            [*command, *self._options, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, last: date, *arguments: str) -> str:
+        process = self.start(last, *arguments)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        return output
+
+    def keep_a_copy(self) -> None:
+        shutil.copytree(self.lake, self.lake.with_name("copy"))
+
+    def go_back_to_the_copy(self) -> None:
+        """In the same place: MLflow remembers paths."""
+        shutil.rmtree(self.lake)
+        shutil.copytree(self.lake.with_name("copy"), self.lake)
 
 
 def read_state(spark: Any, root: Path) -> dict[str, list[str]]:
@@ -47,6 +72,7 @@ def read_state(spark: Any, root: Path) -> dict[str, list[str]]:
     from recsys.lake.publish import live_lists
     from recsys.lake.tables import Lake
 
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # as in a new process
     lake = Lake(spark, load_settings(None, [f"lake.root={root}"]))
     left_out = {"top_n_version", "users_version", "items_version", "published_at"}
     operations = (schemas.OPS_RUNS, schemas.OPS_LAKE)

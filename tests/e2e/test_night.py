@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.small_night import DATES, read_state, write_conf, write_log
+from tests.e2e.small_night import DATES, Nights, read_state
 
 # Whole nights in processes of their own: minutes on a busy machine, which is no failure.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -28,74 +27,34 @@ TRACES = {
 }
 
 
-class Nights:
-    """A log, a lake, and the command that runs nights on them in a process of its own."""
-
-    def __init__(self, folder: Path, conf: Path, log: Path) -> None:
-        self.lake = folder / "lake"
-        self._options = ["--conf", str(conf), "--lake", str(self.lake), "--input", str(log)]
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        nights = ["--date", str(DATES[-1]), "--nights", str(len(DATES))]
-        command = [sys.executable, "-m", "recsys.cli.main", "nightly", *nights, *self._options]
-        return subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def run(self, *arguments: str) -> str:
-        process = self.start(*arguments)
-        output, _ = process.communicate()
-        assert process.returncode == 0, output
-        return output
-
-    def kill_in(self, stage: str) -> None:
-        """SIGKILL the process in ``stage`` of the last night, once the stage has left a trace."""
-        process = self.start()
-        before = STAGES[STAGES.index(stage) - 1] if stage != "ingest" else f"night of {DATES[-1]}"
-        assert process.stdout is not None
-        last_night = False
-        for line in process.stdout:
-            last_night = last_night or line.startswith(f"night of {DATES[-1]}")
-            if last_night and line.strip().startswith(before):
-                break
-        known = self._traces(stage)
-        while process.poll() is None and self._traces(stage) == known:
-            continue
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-    def _traces(self, stage: str) -> set[tuple[Path, int]]:
-        found = set()
-        for path in self.lake.glob(TRACES[stage]):
-            try:
-                found.add((path, path.stat().st_mtime_ns))
-            except FileNotFoundError:
-                found.add((path, 0))
-        return found
+def kill_in(nights: Nights, stage: str) -> None:
+    """SIGKILL the process of the last night in ``stage``, once the stage has left a trace."""
+    process = nights.start(DATES[-1])
+    before = STAGES[STAGES.index(stage) - 1] if stage != "ingest" else "night of"
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().startswith(before):
+            break
+    known = traces(nights.lake, stage)
+    while process.poll() is None and traces(nights.lake, stage) == known:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_conf(tmp_path_factory.mktemp("conf"))
+def traces(lake: Path, stage: str) -> set[tuple[Path, int]]:
+    found = set()
+    for path in lake.glob(TRACES[stage]):
+        try:
+            found.add((path, path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            found.add((path, 0))
+    return found
 
 
-@pytest.fixture(scope="module")
-def log(spark: Any, conf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("log") / "log"
-    write_log(spark, conf, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def undisturbed(conf: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Nights:
-    nights = Nights(tmp_path_factory.mktemp("undisturbed"), conf, log)
-    nights.run()
-    return nights
-
-
-def test_every_user_has_a_full_list(spark: Any, undisturbed: Nights) -> None:
-    state = read_state(spark, undisturbed.lake)
+def test_every_user_has_a_full_list(spark: Any, two_nights: Nights) -> None:
+    state = read_state(spark, two_nights.lake)
     users = {json.loads(row)["user_id"] for row in state["silver/users"]}
     lists = [json.loads(row) for row in state["live lists"]]
     assert {row["user_id"] for row in lists} == users
@@ -104,29 +63,26 @@ def test_every_user_has_a_full_list(spark: Any, undisturbed: Nights) -> None:
     assert {len(row["recommendations"]) for row in lists} == {10}
 
 
-def test_running_again_changes_nothing(spark: Any, undisturbed: Nights) -> None:
-    before = read_state(spark, undisturbed.lake)
-    output = undisturbed.run()
+def test_running_again_changes_nothing(spark: Any, two_nights: Nights) -> None:
+    before = read_state(spark, two_nights.lake)
+    output = two_nights.run(DATES[-1], "--nights", str(len(DATES)))
     assert output.count("done before, nothing to do") == len(STAGES) * len(DATES)
-    assert read_state(spark, undisturbed.lake) == before
+    assert read_state(spark, two_nights.lake) == before
 
 
-def test_forcing_the_last_night_gives_the_same_lists(spark: Any, undisturbed: Nights) -> None:
-    before = read_state(spark, undisturbed.lake)
-    output = undisturbed.run("--force", "--nights", "1")
+def test_forcing_the_last_night_gives_the_same_lists(spark: Any, two_nights: Nights) -> None:
+    before = read_state(spark, two_nights.lake)
+    output = two_nights.run(DATES[-1], "--force")
     assert "done before" not in output
-    after = read_state(spark, undisturbed.lake)
+    after = read_state(spark, two_nights.lake)
     assert {name for name in before if before[name] != after[name]} == set()
 
 
-@pytest.mark.stress
-def test_killed_in_every_stage_ends_in_the_same_state(
-    spark: Any, undisturbed: Nights, conf: Path, log: Path, tmp_path: Path
-) -> None:
-    wanted = read_state(spark, undisturbed.lake)
-    nights = Nights(tmp_path, conf, log)
+def test_killed_in_every_stage_ends_in_the_same_state(spark: Any, two_nights: Nights) -> None:
+    wanted = read_state(spark, two_nights.lake)
+    two_nights.go_back_to_the_copy()
     for stage in STAGES:
-        nights.kill_in(stage)
-    nights.run()
-    found = read_state(spark, nights.lake)
+        kill_in(two_nights, stage)
+    two_nights.run(DATES[-1])
+    found = read_state(spark, two_nights.lake)
     assert {name for name in wanted if wanted[name] != found[name]} == set()

@@ -52,6 +52,11 @@ def to_frame(spark: SparkSession, events: Iterable[Event]) -> DataFrame:
     )
 
 
+def histories_of(events: DataFrame) -> DataFrame:
+    users = events.select("user_id", "user_idx").distinct()
+    return sequences.build_histories(events.drop("user_idx"), users, CUTOFF)
+
+
 def by_user(frame: DataFrame, *keys: str) -> dict[Any, dict[str, Any]]:
     rows = [row.asDict() for row in frame.collect()]
     return {tuple(r[k] for k in keys) if len(keys) > 1 else r[keys[0]]: r for r in rows}
@@ -71,7 +76,7 @@ BY_HAND = [
 
 @pytest.fixture(scope="module")
 def histories(spark: SparkSession) -> DataFrame:
-    return sequences.build_histories(to_frame(spark, BY_HAND), CUTOFF).persist()
+    return histories_of(to_frame(spark, BY_HAND)).persist()
 
 
 def test_sequences_hold_the_last_events_oldest_first_without_runs(histories: DataFrame) -> None:
@@ -180,7 +185,7 @@ def test_any_history_gives_what_the_plain_model_gives(
         for user, log in enumerate(users, 1)
     }
     frame = to_frame(spark, [event for log in logs.values() for event in log])
-    built = sequences.build_histories(frame, CUTOFF).persist()
+    built = histories_of(frame).persist()
     found = by_user(sequences.build_sequences(built, gold), "user_idx")
     windows = by_user(sequences.build_training_windows(built, gold, CUTOFF), "user_idx", "window")
     holdout = by_user(sequences.build_holdout(built, gold, CUTOFF), "user_idx")
@@ -200,7 +205,7 @@ def test_any_history_gives_what_the_plain_model_gives(
 def test_every_transition_before_the_cutoff_is_a_target_exactly_once(spark: SparkSession) -> None:
     gold = small_gold("gold.max_windows_per_user=100")
     events = [Event(user, 1 + n, n - 1000) for user in range(1, 24) for n in range(user)]
-    built = sequences.build_histories(to_frame(spark, events), CUTOFF)
+    built = histories_of(to_frame(spark, events))
     rows = sequences.build_training_windows(built, gold, CUTOFF).collect()
     found = sorted(
         (row["user_idx"], one, two)
@@ -338,7 +343,7 @@ def test_pinning_a_missing_or_empty_table_says_what_to_do(lake: Lake) -> None:
 def test_validation_users_are_a_fixed_share_and_never_in_both_splits(spark: SparkSession) -> None:
     gold = small_gold("gold.validation_share=0.2")
     events = [Event(user, n, -n) for user in range(1, 501) for n in (1, 2, 3, 4, 5, 6)]
-    built = sequences.build_histories(to_frame(spark, events), CUTOFF)
+    built = histories_of(to_frame(spark, events))
     rows = sequences.build_training_windows(built, gold, CUTOFF).select("user_idx", "split")
     splits: dict[int, set[str]] = {}
     for user, split in rows.collect():

@@ -140,7 +140,7 @@ def scored(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Sco
 
     known = [(f"u{n}", n, NIGHT, NIGHT) for n in range(1, USERS + 1)]
     # Of a later night, which was run before this one was run again: no list for this user.
-    later = [("later", USERS + 1, NIGHT, NIGHT + timedelta(days=1))]
+    later = [("later", USERS + 1, NIGHT, NIGHT + timedelta(days=365))]
     users = write(schemas.SILVER_USERS, known + later)
     items = write(
         schemas.SILVER_ITEMS, [(f"i{n}", n, NIGHT, None, None) for n in range(1, ITEMS + 1)]

@@ -41,7 +41,7 @@ else
 endif
 
 test: setup airflow-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
-	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff (rules, format) and mypy; 'make lint-fix' mends what can be mended
 	@.venv/bin/ruff check .

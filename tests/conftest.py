@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ML_100K = REPOSITORY.parent / "shared/data/ml-100k"
@@ -41,12 +42,24 @@ def two_nights(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return nights
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+USERS_OF_TWO_NIGHTS = ("tests/e2e/test_night.py", "tests/notebooks/test_notebooks.py")
+
+
+class OneProcessAFile(LoadFileScheduling):
+    """Of several test processes one runs a whole file; all that use the two nights are as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        return USERS_OF_TWO_NIGHTS[0] if scope in USERS_OF_TWO_NIGHTS else scope
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several test processes one runs a whole file, and one all that uses the two nights."""
-    for item in items:
-        shared = "two_nights" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("two nights" if shared else item.path.name))
+    """The longest first, so that the other process is not idle at the end."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in USERS_OF_TWO_NIGHTS)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessAFile:
+    return OneProcessAFile(config, log)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Training fed by Petastorm beside the same loop fed from memory.
 
-    python -m benchmarks.feed [--users 50000] [--runs 3]
+    python -m benchmarks.feed [--users 8000] [--runs 3]
 
 Both feeds make the same batches of the same rows; runs alternate. The figure is events a second of
 training epochs, validation left out, and the share of them that the model waited.
@@ -34,7 +34,7 @@ from recsys.train.worker import make_feed
 def main() -> None:
     """Write the windows, train by turns from files and from memory, print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=50_000)
+    parser.add_argument("--users", type=int, default=8_000)
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--length", type=int, default=50)
     parser.add_argument("--runs", type=int, default=3)

@@ -165,6 +165,7 @@ SILVER_USERS = Table(
         Column(INGEST_DATE, "date", "run date of the night that added the row"),
     ),
     key=(USER_ID,),
+    filtered_by=(USER_IDX,),
 )
 SILVER_ITEMS = Table(
     "silver/items",
@@ -177,6 +178,7 @@ SILVER_ITEMS = Table(
         Column(ATTRIBUTES, "map<string,string>", "other columns of the catalogue"),
     ),
     key=(ITEM_ID,),
+    filtered_by=(ITEM_IDX,),
 )
 SILVER_USER_VAULT = Table(
     "silver/user_vault",

@@ -13,7 +13,7 @@ from recsys import schemas
 from recsys.config import Gold
 from recsys.errors import LakeError
 from recsys.lake import sequences
-from recsys.lake.tables import Lake, in_parallel
+from recsys.lake.tables import Lake
 from recsys.schemas import DataFile, PinnedTable
 
 
@@ -44,27 +44,21 @@ def build_gold(lake: Lake, run_date: date) -> GoldCounts:
     gold = lake.settings.gold
     cutoff = holdout_cutoff(gold, run_date)
     events = encode_events(lake, run_date)
-    if events.isEmpty():
-        raise LakeError(
-            f"no events up to {run_date}",
-            where=lake.path(schemas.SILVER_EVENTS),
-            do=f"run build_silver for {run_date} first",
-        )
     users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
     histories = sequences.build_histories(events, users, cutoff)
     histories = histories.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        count, live, windows, holdout, ratings, stats = in_parallel(
-            events.count,
+        count, expected = _count(histories, gold, cutoff)
+        if not count:
+            raise LakeError(
+                f"no events up to {run_date}",
+                where=lake.path(schemas.SILVER_EVENTS),
+                do=f"run build_silver for {run_date} first",
+            )
+        live, windows, holdout, ratings, stats = lake.in_parallel(
             lambda: _write_sequences(lake, histories),
-            lambda: _write_training(
-                lake, sequences.build_training_windows(histories, gold, cutoff)
-            ),
-            lambda: (
-                lake.replace(
-                    schemas.GOLD_HOLDOUT, sequences.build_holdout(histories, gold, cutoff)
-                ).rows
-            ),
+            lambda: _write_training(lake, histories, expected, cutoff),
+            lambda: _write_holdout(lake, histories, cutoff),
             lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events, users)).rows,
             lambda: lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events)).rows,
         )
@@ -98,33 +92,44 @@ def encode_events(lake: Lake, run_date: date) -> DataFrame:
     )
 
 
+def _count(histories: DataFrame, gold: Gold, cutoff: datetime) -> tuple[int, int]:
+    """Events and training windows; the histories lie in memory (or on disk) afterwards."""
+    windows = sequences.count_windows(gold, cutoff)
+    counted = histories.agg(F.sum(sequences.EVENTS), windows).collect()[0]
+    return counted[0] or 0, counted[1] or 0
+
+
 def _write_sequences(lake: Lake, histories: DataFrame) -> int:
     rows = sequences.build_sequences(histories, lake.settings.gold)
-    # One task writes a few buckets' files instead of every task a file of each bucket.
-    return lake.replace(schemas.GOLD_SEQUENCES, rows.repartition(F.col(schemas.BUCKET))).rows
+    # Few files a bucket, but no bucket a single task's work: Spark splits the large ones.
+    return lake.replace(schemas.GOLD_SEQUENCES, rows.hint("rebalance", schemas.BUCKET)).rows
 
 
-def _write_training(lake: Lake, windows: DataFrame) -> int:
+def _write_training(lake: Lake, histories: DataFrame, count: int, cutoff: datetime) -> int:
     """Write the windows so that each file is one row group of one split and bucket.
 
     Files are the unit that ranks share out, so there are at least ``min_row_groups`` where the
     rows allow it. Users are mixed by a hash: any file is a sample of all.
+
+    Args:
+        count: how many windows there are.
     """
     gold = lake.settings.gold
-    windows = windows.persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        rows = windows.count()
-        each = max(1, min(gold.rows_per_row_group, rows // gold.min_row_groups))
-        mixed = F.xxhash64(schemas.USER_IDX, schemas.WINDOW)
-        parts = [schemas.SPLIT, schemas.BUCKET]
-        placed = windows.repartition(
-            lake.settings.spark.shuffle_partitions, *parts, F.pmod(mixed, F.lit(8))
-        ).sortWithinPartitions(*parts, mixed)
-        # One block a file: a row group never ends before maxRecordsPerFile does.
-        options = {"maxRecordsPerFile": str(each), "parquet.block.size": str(1 << 30)}
-        return lake.replace(schemas.GOLD_TRAINING_SEQUENCES, placed, options=options).rows
-    finally:
-        windows.unpersist()
+    each = max(1, min(gold.rows_per_row_group, count // gold.min_row_groups))
+    mixed = F.xxhash64(schemas.USER_IDX, schemas.WINDOW)
+    parts = [schemas.SPLIT, schemas.BUCKET]
+    windows = sequences.build_training_windows(histories, gold, cutoff)
+    placed = windows.repartition(
+        lake.settings.spark.shuffle_partitions, *parts, F.pmod(mixed, F.lit(8))
+    ).sortWithinPartitions(*parts, mixed)
+    # One block a file: a row group never ends before maxRecordsPerFile does.
+    options = {"maxRecordsPerFile": str(each), "parquet.block.size": str(1 << 30)}
+    return lake.replace(schemas.GOLD_TRAINING_SEQUENCES, placed, options=options).rows
+
+
+def _write_holdout(lake: Lake, histories: DataFrame, cutoff: datetime) -> int:
+    rows = sequences.build_holdout(histories, lake.settings.gold, cutoff)
+    return lake.replace(schemas.GOLD_HOLDOUT, rows).rows
 
 
 def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
@@ -15,18 +13,11 @@ _CELLS = 256
 _CELL, _BEFORE = "_cell", "_before"
 
 
-def append_new_ids(
-    lake: Lake,
-    table: Table,
-    ids: DataFrame,
-    index: str,
-    before: Callable[[DataFrame], None] | None = None,
-) -> int:
+def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
     """Give each id that the table does not hold the next free index and append it, in one commit.
 
     Args:
-        ids: the table's columns but ``index``, its key unique; others are passed to ``before``.
-        before: what to do with the new ones first.
+        ids: the table's columns but ``index``; its key is unique.
 
     Returns:
         The number of new ids; no commit where there is none.
@@ -37,11 +28,7 @@ def append_new_ids(
         counts = fresh.groupBy(_CELL).count().orderBy(_CELL).collect()
         if not counts:
             return 0
-        if before:
-            before(fresh)
-        highest = 0
-        if lake.exists(table):
-            highest = lake.read(table).agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0]
+        highest = lake.read(table).agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0]
         return lake.append(table, _number(fresh, table.key[0], index, highest, counts)).rows
     finally:
         fresh.unpersist()

@@ -17,6 +17,9 @@ from recsys.lake.formats import OPTIONAL, REQUIRED, LogFormat
 
 _FIELDS = "_fields"
 _CORRUPT = "_corrupt"
+_MOMENT = "_moment"
+_TEXT = {name: f"_{name}_text" for name in (*REQUIRED, *OPTIONAL)}
+_FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _UNITS: dict[str, tuple[int, Callable[[Column], Column]]] = {
     "unix_seconds": (1, F.timestamp_seconds),
@@ -40,28 +43,33 @@ def parse_records(
     """
     _check_pattern(records.sparkSession, log)
     fields = _extract(records, log, header)
-    texts = {name: _text(log, name, header) for name in (*REQUIRED, *OPTIONAL)}
+    names = (*REQUIRED, *OPTIONAL)
+    corrupt = F.col(f"{_FIELDS}.{_CORRUPT}").alias(_CORRUPT)
+    # What is used twice gets a column of its own: Spark would compute it twice otherwise.
+    texts = fields.select(
+        *records.columns, corrupt, *[_text(log, name, header).alias(_TEXT[name]) for name in names]
+    )
     # The event type goes through a map: a word the format does not know becomes null.
     words = F.create_map(*[F.lit(x) for pair in log.event_types.items() for x in pair])
-    typed = fields.select(
+    text = {name: F.col(_TEXT[name]) for name in names}
+    typed = texts.select(
         *records.columns,
-        F.col(f"{_FIELDS}.{_CORRUPT}").alias(_CORRUPT),
-        texts[schemas.USER_ID].alias(schemas.RAW_USER_ID),
-        texts[schemas.ITEM_ID].alias(schemas.ITEM_ID),
-        F.try_element_at(words, texts[schemas.EVENT_TYPE]).alias(schemas.EVENT_TYPE),
-        _timestamp(texts[schemas.EVENT_TS], log).alias(schemas.EVENT_TS),
-        texts[schemas.RATING].alias("_rating"),
-        texts[schemas.VALUE].alias("_value"),
-    ).withColumns(
-        {
-            schemas.RATING: F.expr("try_cast(_rating as float)"),
-            schemas.VALUE: F.expr("try_cast(_value as double)"),
-        }
+        _CORRUPT,
+        text[schemas.USER_ID].alias(schemas.RAW_USER_ID),
+        text[schemas.ITEM_ID].alias(schemas.ITEM_ID),
+        F.try_element_at(words, text[schemas.EVENT_TYPE]).alias(schemas.EVENT_TYPE),
+        _moment(text[schemas.EVENT_TS], log).alias(_MOMENT),
+        *[text[name] for name in OPTIONAL],
+        text[schemas.RATING].try_cast("float").alias(schemas.RATING),
+        text[schemas.VALUE].try_cast("double").alias(schemas.VALUE),
     )
+    moment = F.col(_MOMENT)
+    dated = typed.withColumn(schemas.EVENT_TS, F.when(moment >= _FIRST_MOMENT, moment))
     end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
     limit = end + timedelta(seconds=future_tolerance_seconds)
     reason = _reason(F.lit(limit), log)
-    return typed.withColumn(schemas.REASON, reason).drop(_CORRUPT, "_rating", "_value")
+    helpers = (_CORRUPT, _MOMENT, *[_TEXT[name] for name in OPTIONAL])
+    return dated.withColumn(schemas.REASON, reason).drop(*helpers)
 
 
 def _extract(records: DataFrame, log: LogFormat, header: list[str] | None) -> DataFrame:
@@ -100,21 +108,20 @@ def _text(log: LogFormat, name: str, header: list[str] | None) -> Column:
     return F.when(trimmed != "", trimmed)
 
 
-def _timestamp(text: Column, log: LogFormat) -> Column:
-    """The moment, or null for what is none or lies before 1970 or after 9999."""
+def _moment(text: Column, log: LogFormat) -> Column:
+    """The moment, or null for what is none or lies after 9999; one before 1970 is no event's."""
     if log.timestamp in _UNITS:
         number = text.try_cast("bigint")
         a_second, convert = _UNITS[log.timestamp]
         possible = number.between(0, _LAST_SECOND * a_second)
         return F.when(possible, convert(number))
-    moment = _local_moment(text, log)
-    return F.when(moment >= F.timestamp_seconds(F.lit(0)), moment)
+    return _local_moment(text, log)
 
 
 def _local_moment(text: Column, log: LogFormat) -> Column:
     if log.timestamp == "iso8601":
         # Spark reads 10:00 as ten o'clock today, and 2026 as its first day.
-        dated = (F.substring(text, 5, 1) == "-") & (F.length(text) >= len("2026-01-01"))
+        dated = (F.instr(text, "-") == 5) & (F.octet_length(text) >= len("2026-01-01"))
         parsed = F.when(dated, text.try_cast("timestamp"))
         if log.time_zone == "UTC":
             return parsed
@@ -157,7 +164,8 @@ def _has_more_than_an_object(line: Column) -> Column:
 
 
 def _reason(limit: Column, log: LogFormat) -> Column:
-    rating, raw = F.col("_rating"), F.col(schemas.RAW)
+    rating, value = (F.col(_TEXT[name]) for name in (schemas.RATING, schemas.VALUE))
+    raw = F.col(schemas.RAW)
     broken_line = F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == "")
     if log.kind == "json":
         broken_line |= _has_more_than_an_object(raw)
@@ -174,7 +182,7 @@ def _reason(limit: Column, log: LogFormat) -> Column:
             | (is_rating & rating.isNull()),
             formats.BAD_RATING,
         ),
-        (F.col("_value").isNotNull() & ~_is_finite(F.col(schemas.VALUE)), formats.BAD_VALUE),
+        (value.isNotNull() & ~_is_finite(F.col(schemas.VALUE)), formats.BAD_VALUE),
         (F.col(schemas.EVENT_TS) >= limit, formats.AFTER_RUN_DATE),
     ]
     reason = F.lit(None).cast("string")

@@ -100,7 +100,7 @@ def add_pseudonyms(rows: DataFrame, key: bytes | None) -> DataFrame:
         rows.crossJoin(F.broadcast(pads))
         .withColumn(schemas.USER_ID, F.substring(_hash("_outer", _hash("_inner", raw)), 1, 32))
         .drop("_inner", "_outer")
-    ).withColumn(schemas.USER_ID, F.lower(schemas.USER_ID))
+    )
 
 
 def _hash(pad: str, message: Column) -> Column:

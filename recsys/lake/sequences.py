@@ -15,6 +15,7 @@ from recsys import schemas
 from recsys.config import Gold
 
 HISTORY = "_history"
+EVENTS = "_events"
 _CUTOFF_PART = "_before"
 
 
@@ -29,7 +30,8 @@ def build_histories(events: DataFrame, users: DataFrame, cutoff: datetime) -> Da
         users: user_id, user_idx.
 
     Returns:
-        user_idx, user_id, _history: array<struct<micros, item, code, seconds>>.
+        user_idx, user_id, _events: how many there were with the runs,
+        _history: array<struct<micros, item, code, seconds>>.
     """
     event = F.struct(
         F.unix_micros(schemas.EVENT_TS).alias("micros"),
@@ -40,6 +42,7 @@ def build_histories(events: DataFrame, users: DataFrame, cutoff: datetime) -> Da
     ordered = (
         events.groupBy(schemas.USER_ID)
         .agg(F.sort_array(F.collect_list(event)).alias(HISTORY))
+        .withColumn(EVENTS, F.size(HISTORY))
         .join(users, schemas.USER_ID)
     )
     # Of view, click, purchase of one item in a row the last says most; the model then predicts
@@ -82,10 +85,8 @@ def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -
     before = histories.select(schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART)).where(
         F.size(_CUTOFF_PART) >= 2
     )
-    windows = F.least(F.ceil((F.size(_CUTOFF_PART) - 1) / length), F.lit(gold.max_windows_per_user))
-    numbered = before.withColumn(
-        schemas.WINDOW, F.explode(F.sequence(F.lit(0), windows.cast("int") - 1))
-    )
+    windows = _count_windows(F.size(_CUTOFF_PART), gold)
+    numbered = before.withColumn(schemas.WINDOW, F.explode(F.sequence(F.lit(0), windows - 1)))
     end = F.size(_CUTOFF_PART) - F.col(schemas.WINDOW) * length
     start = F.greatest(end - length - 1, F.lit(0))
     cut = numbered.withColumn("_cut", F.slice(_CUTOFF_PART, start + 1, end - start))
@@ -102,6 +103,17 @@ def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -
         .alias(schemas.SPLIT),
         schemas.BUCKET,
     )
+
+
+def count_windows(gold: Gold, cutoff: datetime) -> Column:
+    """Aggregate of histories: how many rows :func:`build_training_windows` makes of them."""
+    return F.sum(_count_windows(_count_before(cutoff), gold))
+
+
+def _count_windows(events: Column, gold: Gold) -> Column:
+    """A user's windows, from the number of events before the cutoff; one event has no target."""
+    needed = F.ceil((events - 1) / gold.sequence_length)
+    return F.greatest(F.least(needed, F.lit(gold.max_windows_per_user)), F.lit(0)).cast("int")
 
 
 def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:

@@ -26,6 +26,8 @@ _ALWAYS = {
     "spark.sql.codegen.cache.maxEntries": "2000",
     # A step reads what it caches two or three times: that never pays for compressing it.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    # Queries that run at the same time share the cores (Lake.in_parallel).
+    "spark.scheduler.mode": "FAIR",
     # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.
     "spark.sql.catalogImplementation": "in-memory",
 }
@@ -53,7 +55,7 @@ def build_session(settings: Settings, name: str) -> SparkSession:
         **_ALWAYS,
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} "
-        f"{settings.spark.java_options}",
+        f"{_share_classes()}{settings.spark.java_options}",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
         **settings.spark.extra,
     }
@@ -72,6 +74,15 @@ def build_session(settings: Settings, name: str) -> SparkSession:
             do="check that `java -version` says 17 or 21 and that the master is reachable",
         ) from error
     return session
+
+
+def _share_classes() -> str:
+    """Flags with the archive of Spark's classes that the set-up made; none where there is none.
+
+    Java leaves an archive alone that does not fit (another Java, other jars).
+    """
+    archive = Path(sys.prefix) / "share/recsys/classes.jsa"
+    return f"-XX:SharedArchiveFile={archive} -Xlog:cds*=off " if archive.exists() else ""
 
 
 def _check_delta(session: SparkSession) -> None:

@@ -17,7 +17,7 @@ from recsys.lake.formats import LogFormat
 from recsys.lake.indices import append_new_ids, without_known
 from recsys.lake.parse import parse_records
 from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
-from recsys.lake.tables import Lake, in_parallel
+from recsys.lake.tables import Lake
 
 _DUPLICATE = "_duplicate"
 _GROUP = "_group"
@@ -72,7 +72,7 @@ def build_silver(
             raise
         good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
         catalogue = load_catalogue(lake, log, input_root)
-        records_read, rejects, new_users, new_items, written = in_parallel(
+        records_read, rejects, new_users, new_items, written = lake.in_parallel(
             records.count,
             lambda: _write_rejects(lake, marked, run_date),
             lambda: _append_users(lake, good, run_date, has_vault=key is not None),
@@ -200,18 +200,22 @@ def _check_rejects(
 
 
 def _append_users(lake: Lake, good: DataFrame, run_date: date, has_vault: bool) -> int:
+    """Index new users and note in the vault who they are; each re-run adds what lacks."""
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
-    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first)
-    users = users.withColumn(schemas.INGEST_DATE, F.lit(run_date))
+    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
+    dated = users.withColumn(schemas.INGEST_DATE, F.lit(run_date))
 
-    def fill_vault(fresh: DataFrame) -> None:
-        lake.append(
-            schemas.SILVER_USER_VAULT, without_known(lake, schemas.SILVER_USER_VAULT, fresh)
-        )
+    def index() -> int:
+        return append_new_ids(lake, schemas.SILVER_USERS, dated, schemas.USER_IDX)
 
-    # Before the index: a kill in between leaves no user that can't be looked up.
-    first_write = fill_vault if has_vault else None
-    return append_new_ids(lake, schemas.SILVER_USERS, users, schemas.USER_IDX, first_write)
+    def fill_vault() -> int:
+        vault = schemas.SILVER_USER_VAULT
+        return lake.append(vault, without_known(lake, vault, users)).rows if has_vault else 0
+
+    try:
+        return lake.in_parallel(index, fill_vault)[0]
+    finally:
+        users.unpersist()
 
 
 def _append_items(lake: Lake, good: DataFrame, catalogue: DataFrame | None) -> int:
@@ -223,7 +227,8 @@ def _append_items(lake: Lake, good: DataFrame, catalogue: DataFrame | None) -> i
 
 
 def _write_events(lake: Lake, good: DataFrame, run_date: date) -> int:
-    dated = good.repartition(F.col(schemas.EVENT_DATE))
+    # Few files a date, but no date a single task's work: Spark splits the large ones.
+    dated = good.hint("rebalance", schemas.EVENT_DATE)
     where = f"{schemas.INGEST_DATE} = '{run_date}'"
     return lake.replace(schemas.SILVER_EVENTS, dated, where).rows
 

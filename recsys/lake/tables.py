@@ -107,6 +107,24 @@ class Lake:
         """Delta's own handle, for MERGE and history."""
         return DeltaTable.forPath(self.spark, self.path(table))
 
+    def in_parallel(self, *writes: Callable[[], Result]) -> list[Result]:
+        """Run independent writes at the same time: a commit mostly waits, and a core idles else.
+
+        Each is a scheduler pool of its own, so that small ones don't queue behind a large one.
+
+        Raises:
+            Exception: the first error, after all have ended.
+        """
+        context = self.spark.sparkContext
+
+        def run(number: int, write: Callable[[], Result]) -> Result:
+            context.setLocalProperty("spark.scheduler.pool", f"parallel-{number}")
+            return write()
+
+        with ThreadPoolExecutor(len(writes)) as pool:
+            futures = [pool.submit(run, number, write) for number, write in enumerate(writes)]
+        return [future.result() for future in futures]
+
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         """The rows with the table's columns; what else makes the table where it is not there."""
         shaped = rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
@@ -175,17 +193,6 @@ class Lake:
             do="restore the file that the message names from a backup (files of _delta_log are "
             "named by version), or go back to an older version of the table",
         )
-
-
-def in_parallel(*writes: Callable[[], Result]) -> list[Result]:
-    """Run independent writes at the same time: a commit mostly waits, and a core idles else.
-
-    Raises:
-        Exception: the first error, after all have ended.
-    """
-    with ThreadPoolExecutor(len(writes)) as pool:
-        futures = [pool.submit(write) for write in writes]
-    return [future.result() for future in futures]
 
 
 def explain_write(name: str, path: str, error: Exception) -> LakeError:

@@ -179,6 +179,20 @@ def test_a_night_again_leaves_the_same_rows_even_after_compaction(
     assert [lake.version(t) for t in (schemas.SILVER_USERS, schemas.SILVER_ITEMS)] == versions
 
 
+@pytest.mark.parametrize("table", [schemas.SILVER_USERS, schemas.SILVER_USER_VAULT])
+def test_the_next_try_adds_what_a_kill_left_out(
+    make_lake: Callable[..., Lake], tmp_path: Path, table: schemas.Table
+) -> None:
+    lake, root = make_lake(), tmp_path / "logs"
+    write_json(root / "a.json", [event(f"u{n}", "a", "10:00:00") for n in range(5)])
+    build(lake, log_format(), root)
+    whole = snapshot(lake)
+    shutil.rmtree(lake.path(table))  # as if the process had ended before this table's commit
+    lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    build_silver(lake, log_format(), str(root), None, DAY)
+    assert snapshot(lake) == whole
+
+
 @dataclass(frozen=True)
 class Generated:
     lake: Lake

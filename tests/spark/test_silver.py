@@ -179,6 +179,21 @@ def test_a_night_again_leaves_the_same_rows_even_after_compaction(
     assert [lake.version(t) for t in (schemas.SILVER_USERS, schemas.SILVER_ITEMS)] == versions
 
 
+def test_a_large_day_is_written_by_several_tasks(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, root = make_lake(), tmp_path / "logs"
+    write_json(root / "a.json", [event(f"u{n}", f"i{n}", "10:00:00") for n in range(4000)])
+    wanted = "spark.sql.adaptive.advisoryPartitionSizeInBytes"  # of the bytes that a task writes
+    before = lake.spark.conf.get(wanted)
+    lake.spark.conf.set(wanted, "64k")
+    try:
+        build(lake, log_format(), root)
+    finally:
+        lake.spark.conf.set(wanted, str(before))
+    assert len(lake.read(schemas.SILVER_EVENTS).inputFiles()) > 1
+
+
 @pytest.mark.parametrize("table", [schemas.SILVER_USERS, schemas.SILVER_USER_VAULT])
 def test_the_next_try_adds_what_a_kill_left_out(
     make_lake: Callable[..., Lake], tmp_path: Path, table: schemas.Table

@@ -70,13 +70,15 @@ def build_silver(
         except InputError:
             _write_rejects(lake, marked, run_date)
             raise
-        good = marked.where(F.col(schemas.REASON).isNull() & ~F.col(_DUPLICATE))
+        valid = marked.where(F.col(schemas.REASON).isNull())
+        good = valid.where(~F.col(_DUPLICATE))
         catalogue = load_catalogue(lake, log, input_root)
         records_read, rejects, new_users, new_items, written = lake.in_parallel(
             records.count,
             lambda: _write_rejects(lake, marked, run_date),
-            lambda: _append_users(lake, good, run_date, has_vault=key is not None),
-            lambda: _append_items(lake, good, catalogue),
+            # Of duplicates too: a night that was killed may have left their events without ids.
+            lambda: _append_users(lake, valid, run_date, has_vault=key is not None),
+            lambda: _append_items(lake, valid, catalogue),
             lambda: _write_events(lake, good, run_date),
         )
         counts = SilverCounts(
@@ -199,10 +201,10 @@ def _check_rejects(
     )
 
 
-def _append_users(lake: Lake, good: DataFrame, run_date: date, has_vault: bool) -> int:
+def _append_users(lake: Lake, valid: DataFrame, run_date: date, has_vault: bool) -> int:
     """Index new users and note in the vault who they are; each re-run adds what lacks."""
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
-    users = good.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
+    users = valid.groupBy(schemas.USER_ID, schemas.RAW_USER_ID).agg(first).persist()
     dated = users.withColumn(schemas.INGEST_DATE, F.lit(run_date))
 
     def index() -> int:
@@ -218,10 +220,10 @@ def _append_users(lake: Lake, good: DataFrame, run_date: date, has_vault: bool) 
         users.unpersist()
 
 
-def _append_items(lake: Lake, good: DataFrame, catalogue: DataFrame | None) -> int:
+def _append_items(lake: Lake, valid: DataFrame, catalogue: DataFrame | None) -> int:
     update_titles(lake, catalogue)
     first = F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN)
-    items = good.groupBy(schemas.ITEM_ID).agg(first)
+    items = valid.groupBy(schemas.ITEM_ID).agg(first)
     titled = add_titles(items, catalogue)
     return append_new_ids(lake, schemas.SILVER_ITEMS, titled, schemas.ITEM_IDX)
 

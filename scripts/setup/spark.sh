@@ -72,6 +72,6 @@ archive_classes() { # VENV
     elif [[ -f $archive.new ]]; then
         mv "$archive.new" "$archive"
     else
-        say "this Java makes no archive of classes; sessions start 4 s slower without it"
+        say "this Java makes no archive of classes; sessions start 5 s slower without it"
     fi
 }

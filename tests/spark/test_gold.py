@@ -109,6 +109,12 @@ def test_windows_are_cut_from_the_end_padded_in_front_and_share_one_event(
     assert sorted(rows) == [(1, 0), (1, 1), (2, 0)]  # user 3 has no transition before the cutoff
 
 
+def test_windows_are_counted_without_making_them(histories: DataFrame) -> None:
+    for gold in (small_gold(), small_gold("gold.max_windows_per_user=1")):
+        counted = histories.agg(sequences.count_windows(gold, CUTOFF)).collect()[0][0]
+        assert counted == sequences.build_training_windows(histories, gold, CUTOFF).count() > 0
+
+
 def test_holdout_has_what_was_known_before_and_what_is_new_after(histories: DataFrame) -> None:
     rows = by_user(sequences.build_holdout(histories, small_gold(), CUTOFF), "user_idx")
     assert sorted(rows) == [1, 4]  # user 3 comes back to the same item

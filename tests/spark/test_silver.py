@@ -179,6 +179,22 @@ def test_a_night_again_leaves_the_same_rows_even_after_compaction(
     assert [lake.version(t) for t in (schemas.SILVER_USERS, schemas.SILVER_ITEMS)] == versions
 
 
+def test_the_next_night_indexes_whom_a_killed_one_left_out(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    lake, root = make_lake(), tmp_path / "logs"
+    write_json(root / "a.json", [event(f"u{n}", f"i{n}", "10:00:00") for n in range(5)])
+    build(lake, log_format(), root)
+    ids = (schemas.SILVER_USERS, schemas.SILVER_USER_VAULT, schemas.SILVER_ITEMS)
+    whole = {table: {row[0] for row in lake.read(table).collect()} for table in ids}
+    for table in ids:
+        shutil.rmtree(lake.path(table))  # as if only the events had been committed
+    lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    counts = build(lake, log_format(), root, NEXT)  # catches up the day, all of it known
+    assert (counts.events, counts.duplicates) == (0, 5)
+    assert {table: {row[0] for row in lake.read(table).collect()} for table in ids} == whole
+
+
 def test_a_large_day_is_written_by_several_tasks(
     make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ LOCK_ARGS ?=
 
 conf_option = $(if $(CONF),--conf '$(CONF)')
 
-.PHONY: help setup airflow-setup run test lint lint-fix bench mlflow lock clean clean-all
+.PHONY: help setup airflow-setup cluster-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
 
 help: ## list these commands
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -31,6 +31,9 @@ setup: ## make .venv: all packages, Horovod, Delta's jars (minutes at first, the
 airflow-setup: ## make .venv-airflow: Airflow in an environment of its own
 	@scripts/setup/airflow.sh
 
+cluster-setup: setup ## make .venv-cluster: an S3 server and Hadoop's mini cluster, to test and try
+	@scripts/setup/cluster.sh
+
 run: setup ## the demo night into LAKE; with INPUT, FORMAT, DATE: that night (also LAKE, CONF)
 ifeq ($(INPUT),)
 	@$(RECSYS) demo --lake '$(LAKE)' $(conf_option)
@@ -42,6 +45,12 @@ endif
 
 test: setup airflow-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-cluster: cluster-setup ## nights on a Spark cluster, with lakes in a folder, S3 and HDFS
+	@$(PY) -m pytest -m cluster tests/cluster $(PYTEST_ARGS)
+
+stress: setup ## many rounds of kills, races and nights in any order; hours
+	@$(PY) -m pytest -m stress $(PYTEST_ARGS)
 
 lint: setup ## ruff (rules, format) and mypy; 'make lint-fix' mends what can be mended
 	@.venv/bin/ruff check .
@@ -58,7 +67,7 @@ bench: setup ## every published figure again
 mlflow: setup ## the web page of the runs and models in LAKE
 	@$(RECSYS) mlflow-ui --lake '$(LAKE)'
 
-lock: ## resolve both lock files again; newer versions: LOCK_ARGS=--upgrade
+lock: ## resolve the lock files again; newer versions: LOCK_ARGS=--upgrade
 	@scripts/setup/lock.sh $(LOCK_ARGS)
 
 clean: ## remove lake/, data/ and caches
@@ -66,5 +75,5 @@ clean: ## remove lake/, data/ and caches
 	rm -rf spark-warehouse metastore_db derby.log mlruns
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.tools/*' -prune -exec rm -rf {} +
 
-clean-all: clean ## also remove .venv, .venv-airflow, .tools (the user's Horovod and jar cache stays)
-	rm -rf .venv .venv-airflow .tools
+clean-all: clean ## also remove .venv, .venv-airflow, .venv-cluster, .tools (the user's Horovod and jar cache stays)
+	rm -rf .venv .venv-airflow .venv-cluster .tools

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -61,7 +62,9 @@ def main() -> None:
 
 def _write(contents: Windows) -> None:
     for url, rows in contents.items():
-        pq.write_table(pa.table({schemas.ITEMS: pa.array(list(rows))}), urlparse(url).path)
+        none = pa.array(np.zeros(len(rows), dtype=np.int32))
+        table = pa.table({schemas.ITEMS: pa.array(list(rows)), schemas.CONTEXT: none})
+        pq.write_table(table, urlparse(url).path)
 
 
 def _train(job: TrainingJob, contents: Windows | None) -> TrainingResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("benchmarks.etl", "benchmarks.feed")
+MODULES = ("benchmarks.etl", "benchmarks.incremental", "benchmarks.layout", "benchmarks.feed")
 
 
 def main() -> None:

@@ -44,6 +44,10 @@ class LakeError(RecsysError):
     """A table is missing, corrupt, or written by a newer version of this project."""
 
 
+class ConflictError(LakeError):
+    """Another run has written the same table meanwhile; the stage is to be done again."""
+
+
 class TrainingError(RecsysError):
     """Training could not start or a rank ended early."""
 
@@ -59,7 +63,10 @@ class PublishError(RecsysError):
 def first_line(error: BaseException) -> str:
     """The part of a Spark or Java error that a person reads, without the stack trace."""
     message = getattr(error, "getMessage", None)
-    text = (message() if message else "") or str(error)
+    try:
+        text = (message() if message else "") or str(error)
+    except Exception:
+        text = str(error)  # Spark does not find the words of some of Delta's errors
     lines = [line.strip(" :\t") for line in text.splitlines() if line.strip()]
     # Py4J puts a line of its own in front of Java's.
     if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):

@@ -10,7 +10,7 @@ source "$SETUP_DIR/system.sh"
 VENV="$ROOT/.venv"
 STAMP=$(stamp_of requirements.lock setup.py pyproject.toml scripts/setup.sh \
     scripts/setup/{common,system,environment,horovod,spark}.sh \
-    scripts/setup/{cxx20,fetch_delta_jars.py,archive_classes.py})
+    scripts/setup/{cxx20,fetch_jars.py,archive_classes.py})
 STAMP+=" $(horovod_settings | tr '\n' ' ')"
 is_fresh "$VENV" "$STAMP" && exit 0
 take_turn

@@ -19,6 +19,7 @@ from recsys.train.communication import Communicator
 from recsys.train.feed import FeedOptions, InMemoryFeed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory
+from recsys.train.shuffle import Rows, pack_rows
 
 ITEMS = 40
 DAY = 86_400
@@ -58,7 +59,7 @@ def make_table(
 def make_windows(
     rows: int, bucket: int, generator: np.random.Generator
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Columns items and event_times of ``rows`` windows, zeros in front."""
+    """Columns items, context and event_times of ``rows`` windows, zeros in front."""
     start, step = generator.integers(0, ITEMS, (rows, 1)), generator.integers(1, 4, (rows, 1))
     items = (start + step * np.arange(bucket)) % ITEMS + 1
     lengths = generator.integers(min(3, bucket), bucket + 1, (rows, 1))
@@ -66,13 +67,20 @@ def make_windows(
     times = (FIRST_DAY + generator.integers(0, 30, (rows, 1)) + np.zeros((1, bucket), int)) * DAY
     return {
         schemas.ITEMS: np.where(padding, 0, items).astype(np.int32),
+        schemas.CONTEXT: generator.integers(0, 3, rows).astype(np.int32),
         schemas.EVENT_TIMES: np.where(padding, 0, times).astype(np.int64),
     }
 
 
+def pack_columns(columns: dict[str, npt.NDArray[np.int64]], with_hours: bool) -> Rows:
+    """The rows that a feed makes of a file's columns."""
+    times = columns[schemas.EVENT_TIMES] if with_hours else None
+    return pack_rows(columns[schemas.ITEMS], columns[schemas.CONTEXT], times)
+
+
 def memory_feed(contents: Windows) -> FeedFactory:
     """A feed factory for the loop that needs no Petastorm."""
-    rows = {url: columns[schemas.ITEMS].astype(np.int32) for url, columns in contents.items()}
+    rows = {url: pack_columns(columns, with_hours=False) for url, columns in contents.items()}
 
     def make(job: TrainingJob, communicator: Communicator) -> InMemoryFeed:
         return InMemoryFeed(job.table, rows, feed_options(job, communicator))

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: summary, top-n, runs, config, mlflow-ui."""
+"""Commands that look and change nothing: summary, checks, top-n, runs, config, mlflow-ui."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from recsys import schemas
 from recsys.cli.options import read_settings
@@ -75,6 +76,36 @@ def top_n(options: argparse.Namespace) -> None:
             entry[schemas.REASON],
         )
     Console().print(table)
+
+
+def checks(options: argparse.Namespace) -> None:
+    """``recsys checks``"""
+    from recsys.checks import GREEN, RED, YELLOW
+    from recsys.errors import LakeError
+    from recsys.lake.quality import read_checks
+
+    lake = _open_lake(options)
+    found = read_checks(lake, options.date)
+    if options.table:
+        found = [result for result in found if result.table == options.table]
+    if not found:
+        raise LakeError(
+            f"no check of {options.table or 'any table'} is known for {options.date}",
+            where=lake.path(schemas.OPS_CHECKS),
+            do="check --date, --table and --lake; checks run after each step of a night",
+        )
+    table = Table(title=f"Quality checks, night of {options.date}", title_justify="left")
+    for name in ("stage", "table", "version", "check", "status", "found", "allowed"):
+        table.add_column(name)
+    colours = {GREEN: "green", YELLOW: "yellow", RED: "bold red"}
+    for result in found:
+        table.add_row(
+            result.stage, result.table, str(result.table_version), result.check,
+            Text(result.status, style=colours[result.status]), result.message, result.limit,
+        )  # fmt: skip
+    Console(width=None if Console().is_terminal else 200).print(table)
+    if any(result.status == RED for result in found):
+        sys.exit(1)
 
 
 def runs(options: argparse.Namespace) -> None:

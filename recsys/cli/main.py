@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from recsys import __version__
 from recsys.cli.options import add_options, parse, run
 from recsys.steps import SUMMARIES
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+LAKE_COMMANDS = {
+    "doctor": "each table's size, files, row groups, skew, versions, and what to do",
+    "compact": "make few large files of many small ones; no row changes",
+    "vacuum": "remove files of old versions, but of none that is in use, and old checkpoints",
+    "migrate": "bring the tables of an older version of this project up to this one",
+    "retention": "delete partitions older than the days that a table keeps",
+}
 
 _EPILOG = """\
 examples:
@@ -16,6 +27,7 @@ examples:
   recsys nightly --input logs --format generated --date 2026-01-03 --lake /data/lake
   recsys top-n 196 --lake /data/lake                 what a user sees, by the log's user id
   recsys runs --lake /data/lake                      the last models side by side
+  recsys lake doctor --lake /data/lake               how the tables are, and what to do
 """
 
 
@@ -40,20 +52,12 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, module: str, *options: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary, description=summary)
-        add_options(command, *options)
-        command.set_defaults(command=_lazy(module, name.replace("-", "_")), name=name)
-        return command
+        return _add(commands, name, summary, module, *options)
 
     night = add("nightly", "all steps of a night", "night", "input", "date", "force")
-    night.add_argument(
-        "--nights",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="so many consecutive nights, the last one on --date (a backfill)",
-    )
+    _add_nights(night)
     night.add_argument("--summary", action="store_true", help="end with a summary of the nights")
+    _add_accept(night)
     demo = add("demo", "generate logs and run three nights on them", "night", "force")
     demo.add_argument(
         "--data",
@@ -73,7 +77,17 @@ def _build_parser() -> argparse.ArgumentParser:
     for step, summary in SUMMARIES.items():
         command = add(step.replace("_", "-"), summary, "night", "input", "date", "force")
         command.set_defaults(command=_lazy("night", "one_step"), step=step)
+        if step == "ingest":
+            _add_accept(command)
+    again = add("repair", "build nights again from bronze, and what follows them", "night", "date")
+    _add_nights(again)
+    again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")
+    _add_erase(add)
     add("summary", "what a night did, its figures and some lists", "look", "date")
+    quality = add(
+        "checks", "the quality checks of a night; exits with 1 where one is red", "look", "date"
+    )
+    quality.add_argument("--table", metavar="NAME", help="of this table alone, e.g. silver/events")
     user = add("top-n", "the published list of one user", "look")
     user.add_argument("user", metavar="USER", help="user id as the log writes it")
     user.add_argument("--pseudonym", action="store_true", help="USER is a pseudonym already")
@@ -86,7 +100,59 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
     page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
+    _add_lake(commands)
     return parser
+
+
+def _add_nights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--nights",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="so many consecutive nights, the last one on --date (a backfill)",
+    )
+
+
+def _add_erase(add: Callable[..., argparse.ArgumentParser]) -> None:
+    erase = add("erase", "remove users from every table, file and published list", "erase")
+    erase.add_argument("users", metavar="USER", nargs="*", help="user ids as the log writes them")
+    erase.add_argument("--users-file", metavar="FILE", help="a text file with an id a line")
+    erase.add_argument("--format", metavar="NAME", help="input.format of the logs in bronze")
+    erase.add_argument(
+        "--force", action="store_true", help="also while a night seems to run (it surely does not)"
+    )
+
+
+def _add_accept(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--accept-schema",
+        action="store_true",
+        help="ingest.accept_schema=true: take a log that lost a column or changed its type",
+    )
+
+
+def _add(
+    commands: _Commands, name: str, summary: str, module: str, *options: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary)
+    add_options(command, *options)
+    command.set_defaults(command=_lazy(module, name.replace("-", "_")), name=name)
+    return command
+
+
+def _add_lake(commands: _Commands) -> None:
+    """``recsys lake ...``: what the tables are like, and what keeps them in shape."""
+    summary = "look at the tables, and keep them in shape"
+    group = commands.add_parser("lake", help=summary, description=summary)
+    group.epilog = "`recsys lake COMMAND --help` says more; settings are section.key=value."
+    inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in LAKE_COMMANDS.items():
+        command = _add(inner, name, summary, "lake", "table")
+        if name == "doctor":
+            command.add_argument("--json", action="store_true", help="JSON instead of a table")
+        else:
+            command.add_argument("--dry-run", action="store_true", help="only say what it would do")
 
 
 def _positive(text: str) -> int:

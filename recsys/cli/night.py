@@ -11,9 +11,11 @@ from recsys.cli.options import parse_date, read_settings
 from recsys.cli.summary import print_summary
 from recsys.config import conf_dir
 from recsys.generate import generate_log
+from recsys.lake.operations import newest_night
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
 from recsys.steps.context import Step
+from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER
 from recsys.steps.night import ALL_STEPS
 
 _DEMO_END = date(2026, 1, 3)
@@ -30,6 +32,18 @@ def nightly(options: argparse.Namespace) -> None:
 def one_step(options: argparse.Namespace) -> None:
     """``recsys ingest`` and its like."""
     _run(options, [options.date], [step for step in ALL_STEPS if step.name == options.step])
+
+
+def repair(options: argparse.Namespace) -> None:
+    """``recsys repair``: silver of past nights from bronze, then gold of the newest night."""
+    options.force = True
+    lake = _run(options, _dates(options.date, options.nights), [BUILD_SILVER])
+    newest = newest_night(lake, BUILD_GOLD.name)
+    if newest is None:
+        return
+    settings, log = read_settings(options)
+    run_steps(settings, log, lake, newest, [BUILD_GOLD])
+    print(f"to train and publish on it: recsys nightly --date {newest}", flush=True)
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from recsys.config import Settings, load_settings
 from recsys.errors import ConfigError, RecsysError, first_line
 from recsys.lake.formats import LogFormat, load_format
 
-_OVERRIDE = re.compile(r"^[A-Za-z_]+(\.[A-Za-z_]+)+=")
+_OVERRIDE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+=", re.ASCII)
 
 
 def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -40,6 +40,10 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
             required=True,
             type=parse_date,
             help="the night's date: the last day whose events count",
+        )
+    if "table" in names:
+        parser.add_argument(
+            "--table", metavar="NAME", help="one table, e.g. gold/top_n (default: all of them)"
         )
     if "force" in names:
         parser.add_argument(
@@ -68,6 +72,8 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Settings, LogFormat]:
         if value is not None:
             # In quotes: YAML would read a folder named 2026-01-01 as a date.
             overrides.append(f"{key}={json.dumps(value, ensure_ascii=False)}")
+    if getattr(arguments, "accept_schema", False):
+        overrides.append("ingest.accept_schema=true")
     log = load_format(load_settings(arguments.conf, overrides).input.format)
     return load_settings(arguments.conf, overrides, log.settings), log
 

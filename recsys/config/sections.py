@@ -18,6 +18,31 @@ class Lake(Section):
     vault_root: str | None = Field(
         description="path of silver/user_vault; null puts it under the root"
     )
+    retries: int = Field(
+        ge=0, description="times a stage is done again because another run wrote the same tables"
+    )
+    s3_endpoint: str | None = Field(
+        pattern=r"^https?://",
+        description="address of an S3-compatible store, for s3a:// paths; null is Amazon's",
+    )
+    s3_region: str | None = Field(description="of the store; null leaves it to the AWS environment")
+    keep_nights: int = Field(
+        ge=1, description="last nights whose table versions vacuum keeps readable"
+    )
+    vacuum_hours: int = Field(
+        ge=0,
+        description="vacuum keeps what was current or written within so many hours; longer than "
+        "a night lasts, for a night that runs meanwhile",
+    )
+    retention_days: dict[str, int | None] = Field(
+        description="table to days of partitions kept, where it is not as in recsys/schemas/; "
+        "null keeps all"
+    )
+    file_mb: int = Field(ge=1, description="size of the files that compaction makes, in MiB")
+    compact_from_files: int = Field(
+        ge=2,
+        description="files under half of file_mb in one partition from which it is compacted",
+    )
 
 
 class Spark(Section):
@@ -61,6 +86,18 @@ class Ingest(Section):
     max_reject_share: float = Field(
         ge=0, le=1, description="share of rejected records above which the night fails"
     )
+    accept_schema: bool = Field(
+        description="take a night whose log lost a column or changed its type; for that night alone"
+    )
+    unmapped_drift: Literal["fail", "report"] = Field(
+        description="a column that the log's format does not read was lost or changed its type"
+    )
+
+
+class Quality(Section):
+    block_publish: bool = Field(
+        description="a red check of the night stops `publish`; off publishes and warns"
+    )
 
 
 class Silver(Section):
@@ -69,6 +106,14 @@ class Silver(Section):
     )
     future_tolerance_seconds: int = Field(
         ge=0, description="events later than the end of the run date by more are rejected"
+    )
+    late_days: int = Field(
+        ge=0,
+        description="an event of a daily log may be so many days older than the log's day; "
+        "older ones are rejected",
+    )
+    max_user_events_per_day: int = Field(
+        ge=1, description="a user's events of a day's log above which that user is set aside"
     )
 
 
@@ -89,9 +134,6 @@ class Gold(Section):
         ge=1, description="most rows of a training file (one row group each)"
     )
     min_row_groups: int = Field(ge=1, description="training files at least, where rows allow it")
-    max_windows_per_user: int = Field(
-        ge=1, description="training windows of one user at most, the newest ones"
-    )
     holdout_days: int = Field(
         ge=1,
         description="last days before the end of the run date that "
@@ -106,6 +148,10 @@ class Feed(Section):
     workers: int = Field(ge=1, description="Petastorm reader threads a rank")
     shuffle_buffer_rows: int = Field(ge=1, description="rows a rank holds to shuffle")
     prefetch_batches: int = Field(ge=1, description="batches made ahead of the model")
+    stage_dir: str | None = Field(
+        description="folder shared by executors and ranks, to which Spark copies the training "
+        "files before a training (hdfs:// without libhdfs); null reads them where they lie"
+    )
 
 
 class Model(Section):
@@ -210,6 +256,7 @@ class Settings(Section):
     train: Train
     evaluate: Evaluate
     score: Score
+    quality: Quality
     tracking: Tracking
 
     @model_validator(mode="after")

@@ -32,10 +32,11 @@ def train_als(
 
     A pair's weight is its number of events; the seed is fixed.
     """
+    gap = F.size(schemas.ITEMS) - F.col(schemas.LENGTH) + F.col(schemas.CONTEXT)
+    own = F.slice(schemas.ITEMS, gap + 1, F.size(schemas.ITEMS))
     pairs = (
         lake.read(schemas.GOLD_TRAINING_SEQUENCES, windows_version)
-        .select(schemas.USER_IDX, F.explode(schemas.ITEMS).alias(schemas.ITEM_IDX))
-        .where(F.col(schemas.ITEM_IDX) > schemas.PADDING_IDX)
+        .select(schemas.USER_IDX, F.explode(own).alias(schemas.ITEM_IDX))
         .groupBy(schemas.USER_IDX, schemas.ITEM_IDX)
         .agg(F.count(F.lit(1)).cast("float").alias(schemas.EVENTS))
     )

@@ -12,11 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.errors import InputError, LakeError
+from recsys.errors import ConflictError, InputError, LakeError
+from recsys.lake.faults import all_text
 from recsys.lake.files import RawFile
 from recsys.lake.formats import LogFormat
 from recsys.lake.local import local_frame
-from recsys.lake.tables import Commit, Lake, all_text
+from recsys.lake.tables import Commit, Lake
 
 _URL, _SPLIT, _AT, _BEFORE = "_url", "_split", "_at", "_before"
 _PACKING = "spark.sql.files.openCostInBytes"
@@ -43,6 +44,8 @@ def ingest_files(lake: Lake, log: LogFormat, files: Sequence[RawFile], run_date:
         dated = records.withColumn(schemas.INGEST_DATE, F.lit(run_date))
         try:
             commit = lake.replace(schemas.BRONZE_EVENTS, dated, where)
+        except ConflictError:
+            raise
         except LakeError as error:
             raise explain_read(error, files) from error
     if not commit.rows:
@@ -84,7 +87,7 @@ def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) 
     metadata = F.col("_metadata.file_path").alias(_URL)
     try:
         if log.kind == "parquet":
-            rows = spark.read.parquet(*urls)
+            rows = merged_parquet(spark, files)
             raw = F.to_json(F.struct("*"), _ALL_MICROS).alias(schemas.RAW)
             offset = F.col("_metadata.row_index").alias(_AT)
             numbered = rows.select(raw, metadata, F.lit(0).alias(_SPLIT), offset)
@@ -98,6 +101,12 @@ def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) 
         return _name(spark, lines, _count_lines_before(spark, lines, files))
     except Exception as error:
         raise explain_read(error, files) from error
+
+
+def merged_parquet(spark: SparkSession, files: Sequence[RawFile]) -> DataFrame:
+    """Rows with the columns of all files, not of the first alone: a new one must not be lost."""
+    urls = [file.url for file in files]
+    return spark.read.option("mergeSchema", len(urls) > 1).parquet(*urls)
 
 
 def _count_lines_before(
@@ -156,6 +165,7 @@ def explain_read(error: Exception, files: Sequence[RawFile]) -> InputError | Exc
         ("EOFException", "a compressed file is cut off"),
         ("is not a Parquet file", "a file is not Parquet"),
         ("Permission denied", "no permission to read a file"),
+        ("CANNOT_MERGE_SCHEMAS", "files of one night differ in the type of a column"),
         ("PATH_NOT_FOUND", "a file is missing"),
         ("FileNotFoundException", "a file is missing"),
         ("file changed while it was read", "a file changed while it was read"),
@@ -180,7 +190,7 @@ def _paths(file: RawFile) -> tuple[str, str]:
     return file.url.partition(":")[2].lstrip("/"), file.encoded.partition(":")[2].lstrip("/")
 
 
-def _split_header(line: str, delimiter: str) -> list[str]:
+def split_header(line: str, delimiter: str) -> list[str]:
     line = line.removeprefix("\ufeff")
     if len(delimiter) > 1:
         return [name.strip() for name in line.split(delimiter)]
@@ -208,7 +218,7 @@ def read_header(records: DataFrame, log: LogFormat) -> list[str] | None:
         .orderBy(F.col("min(source_file)"))
         .collect()
     )
-    columns = [_split_header(line, log.delimiter) for line, _ in headers]
+    columns = [split_header(line, log.delimiter) for line, _ in headers]
     for names, (_, file) in zip(columns, headers, strict=True):
         if twice := [str(at) for at in log.columns.values() if names.count(str(at)) > 1]:
             raise InputError(

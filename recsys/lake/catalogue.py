@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import InputError
+from recsys.lake.faults import explain_write
 from recsys.lake.formats import Catalogue, LogFormat
 from recsys.lake.tables import Lake
 
@@ -35,7 +36,11 @@ def add_titles(items: DataFrame, catalogue: DataFrame | None) -> DataFrame:
 
 
 def update_titles(lake: Lake, catalogue: DataFrame | None) -> None:
-    """Bring known items up to the catalogue; no commit where nothing differs."""
+    """Bring known items up to the catalogue; no commit where nothing differs.
+
+    Raises:
+        ConflictError: another run has written the items meanwhile.
+    """
     if catalogue is None or not lake.exists(schemas.SILVER_ITEMS):
         return
     differs = (
@@ -51,13 +56,17 @@ def update_titles(lake: Lake, catalogue: DataFrame | None) -> None:
         columns: dict[str, str | Column] = {
             name: f"c.{name}" for name in (schemas.TITLE, schemas.ATTRIBUTES)
         }
-        (
+        merge = (
             lake.delta(schemas.SILVER_ITEMS)
             .alias("i")
             .merge(changed.alias("c"), f"i.{schemas.ITEM_ID} = c.{schemas.ITEM_ID}")
             .whenMatchedUpdate(set=columns)
-            .execute()
         )
+        try:
+            merge.execute()
+        except Exception as error:
+            items_path = lake.path(schemas.SILVER_ITEMS)
+            raise explain_write(schemas.SILVER_ITEMS.name, items_path, error) from error
     finally:
         changed.unpersist()
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 
+from recsys import schemas
 from recsys.errors import InputError, first_line
 from recsys.lake.formats import LogFormat
 
@@ -53,12 +55,12 @@ def find_files(
 
 
 def _find_daily(base: _Folder, log: LogFormat, since: date | None, run_date: date) -> list[RawFile]:
-    dated = _dated(log.files)
+    dated = re.compile(_dated(log.files))
     found, days = [], []
     for file in base.glob(log.files.replace("{date}", "*")):
         match = dated.match(file.name)
         try:
-            day = date.fromisoformat(match["date"] if match else "")
+            day = date.fromisoformat(match[1] if match else "")
         except ValueError:
             continue
         days.append(day)
@@ -79,12 +81,23 @@ def _find_daily(base: _Folder, log: LogFormat, since: date | None, run_date: dat
     return [file for _, file in sorted(found, key=lambda pair: pair[1].name)]
 
 
-def _dated(pattern: str) -> re.Pattern[str]:
-    """A regular expression that finds the date in names that match the glob ``pattern``."""
+def _dated(pattern: str) -> str:
+    """A regular expression whose first group is the date in names that match the glob."""
     before, *others = pattern.split("{date}")
     wild = {"*": "[^/]*", "?": "[^/]"}
     parts = ["".join(wild.get(c, re.escape(c)) for c in part) for part in (before, *others)]
-    return re.compile(parts[0] + r"(?P<date>\d{4}-\d{2}-\d{2})" + "(?P=date)".join(parts[1:]) + "$")
+    return "^" + parts[0] + r"(\d{4}-\d{2}-\d{2})" + r"\1".join(parts[1:]) + "$"
+
+
+def log_date(log: LogFormat) -> Column:
+    """The day of a daily log that a record's file belongs to, from its ``source_file``."""
+    before = log.files.partition("{date}")[0]
+    if {"*", "?"} & set(before):
+        text = F.regexp_extract(schemas.SOURCE_FILE, _dated(log.files), 1)
+    else:
+        # The place is known: that costs far less than a pattern, for every record.
+        text = F.substring(schemas.SOURCE_FILE, len(before) + 1, len("2026-01-01"))
+    return F.to_date(text)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ BAD_TIMESTAMP = "bad_timestamp"
 BAD_RATING = "bad_rating"
 BAD_VALUE = "bad_value"
 AFTER_RUN_DATE = "after_run_date"
+TOO_LATE = "too_late"
 REASONS = (
     BINARY,
     MALFORMED,
@@ -37,6 +38,7 @@ REASONS = (
     BAD_RATING,
     BAD_VALUE,
     AFTER_RUN_DATE,
+    TOO_LATE,
 )
 
 

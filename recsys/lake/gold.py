@@ -1,85 +1,172 @@
-"""Silver to gold: sequences, training windows, hold-out, ratings and item statistics."""
+"""Silver to gold: sequences, training windows, hold-out, ratings and item statistics.
+
+A night goes on from the gold of an earlier one (``lake/base.py``) and reads the events that came
+since. What it writes is a function of the events alone, so it does not matter which night that
+was, nor whether there was one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.config import Gold
 from recsys.errors import LakeError
-from recsys.lake import sequences
-from recsys.lake.tables import Lake
+from recsys.lake import daily, sequences, windows
+from recsys.lake.base import Base, find_base
+from recsys.lake.commits import BASE
+from recsys.lake.sequences import Horizon
+from recsys.lake.tables import Commit, Lake
 from recsys.schemas import DataFile, PinnedTable
+
+_SLICES = 8
+_FILES_A_TASK = 8
 
 
 @dataclass(frozen=True)
 class GoldCounts:
-    """Rows of the night's gold tables."""
+    """What a night merged, and rows of the tables that it wrote.
+
+    Attributes:
+        events: events that the base night did not have.
+        sequences: users.
+        training_windows: windows written, of which ``settled_windows`` are final from now on.
+        touched_users: users with new events.
+        base: the night that this one went on from; ``None``: all events were read.
+    """
 
     events: int
     sequences: int
     training_windows: int
+    settled_windows: int
     holdout_users: int
-    ratings: int
-    item_days: int
+    touched_users: int
+    base: date | None
 
 
-def holdout_cutoff(gold: Gold, run_date: date) -> datetime:
-    """First held-out moment (UTC): training sees only what happened before it."""
-    day = run_date + timedelta(days=1 - gold.holdout_days)
-    return datetime.combine(day, time(), UTC)
+@dataclass(frozen=True)
+class GoldNight:
+    """What a night did: its counts, the version of silver/events that it read, and by table name
+    the versions that it wrote."""
+
+    counts: GoldCounts
+    events_version: int
+    written: dict[str, int]
 
 
-def build_gold(lake: Lake, run_date: date) -> GoldCounts:
-    """Rebuild the gold tables as of the end of ``run_date``.
+@dataclass(frozen=True)
+class _Plan:
+    """How many windows are to be written, and how many rows make a file."""
+
+    settled: int
+    open: int
+    rows_per_file: int
+
+
+def horizon_of(lake: Lake, run_date: date) -> Horizon:
+    """The moments that a night is cut at."""
+    return Horizon.of(lake.settings.gold, lake.settings.silver.late_days, run_date)
+
+
+def build_gold(lake: Lake, run_date: date) -> GoldNight:
+    """Bring the gold tables to the end of ``run_date``.
 
     Raises:
         LakeError: there are no events up to the date.
     """
-    gold = lake.settings.gold
-    cutoff = holdout_cutoff(gold, run_date)
-    events = encode_events(lake, run_date)
+    base = find_base(lake, run_date)
+    silver = lake.version(schemas.SILVER_EVENTS)
+    if base is not None and _reaches_behind(lake, silver, base, run_date):
+        base = None
+    horizon, gold = horizon_of(lake, run_date), lake.settings.gold
+    events = encode_events(lake, silver, base, run_date)
     users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
-    histories = sequences.build_histories(events, users, cutoff)
-    histories = histories.persist(StorageLevel.MEMORY_AND_DISK)
+    state = _read_base(lake, schemas.GOLD_SEQUENCES, base)
+    merged = sequences.merge_events(
+        state and state.select(*sequences.STATE), events, users, gold, horizon
+    )
+    merged = merged.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        count, expected = _count(histories, gold, cutoff)
-        if not count:
+        added, touched, people, settled, open_ = _count(lake, merged, horizon)
+        if not people:
             raise LakeError(
                 f"no events up to {run_date}",
                 where=lake.path(schemas.SILVER_EVENTS),
                 do=f"run build_silver for {run_date} first",
             )
-        live, windows, holdout, ratings, stats = lake.in_parallel(
-            lambda: _write_sequences(lake, histories),
-            lambda: _write_training(lake, histories, expected, cutoff),
-            lambda: _write_holdout(lake, histories, cutoff),
-            lambda: lake.replace(schemas.GOLD_RATINGS, _build_ratings(events, users)).rows,
-            lambda: lake.replace(schemas.GOLD_ITEM_STATS, _build_item_stats(events)).rows,
+        every = max(1, min(gold.rows_per_row_group, (settled + open_) // gold.min_row_groups))
+        commits = lake.in_parallel(
+            lambda: _write_sequences(lake, merged),
+            lambda: _write_training(lake, merged, horizon, base, _Plan(settled, open_, every)),
+            lambda: _write_holdout(lake, merged, horizon),
+            lambda: _write_ratings(lake, events, users, base),
+            lambda: _write_item_stats(lake, events, state, base),
         )
-        return GoldCounts(count, live, windows, holdout, ratings, stats)
     finally:
-        histories.unpersist()
+        merged.unpersist()
+    counts = GoldCounts(
+        added, people, settled + open_, settled, commits[2].rows, touched,
+        base.run_date if base else None,
+    )  # fmt: skip
+    written = {table.name: commit.version for table, commit in zip(_WRITTEN, commits, strict=True)}
+    return GoldNight(counts, silver, written)
 
 
-def encode_events(lake: Lake, run_date: date) -> DataFrame:
-    """Events up to the end of ``run_date`` with item indices and event type codes.
+_WRITTEN = (
+    schemas.GOLD_SEQUENCES,
+    schemas.GOLD_TRAINING_SEQUENCES,
+    schemas.GOLD_HOLDOUT,
+    schemas.GOLD_RATINGS,
+    schemas.GOLD_ITEM_STATS,
+)
 
-    One version of the table, whoever writes meanwhile. Its columns are read again for each use:
-    that costs less than a copy of all events in memory. User ids stay: a user's rows are grouped
-    first and the index is looked up once a user, not once an event.
+
+def _is_new(base: Base | None, run_date: date) -> Column:
+    """The events that ``run_date`` counts and the base night did not."""
+    day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
+    counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
+    if base is None:
+        return counts
+    # A clock ahead of ours puts an event into the night before its day.
+    return counts & ((ingested > F.lit(base.run_date)) | (day > F.lit(base.run_date)))
+
+
+def _touched_from(lake: Lake, base: Base) -> date:
+    """First day that a night after the base may add events to."""
+    return base.run_date + timedelta(days=1 - lake.settings.silver.late_days)
+
+
+def _reaches_behind(lake: Lake, silver: int, base: Base, run_date: date) -> bool:
+    """Whether an event came for a day that the base night has settled already.
+
+    A snapshot may bring such; a daily log's are rejected.
+    """
+    behind = F.col(schemas.EVENT_DATE) < F.lit(_touched_from(lake, base))
+    events = lake.read(schemas.SILVER_EVENTS, silver).where(_is_new(base, run_date) & behind)
+    return not events.isEmpty()
+
+
+def _read_base(lake: Lake, table: schemas.Table, base: Base | None) -> DataFrame | None:
+    return None if base is None else lake.read(table, base.versions[table.name])
+
+
+def encode_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
+    """The night's events with item indices and event type codes, from one version of the table.
+
+    Its columns are read again for each use: that costs less than a copy of all events in memory.
+    User ids stay: a user's rows are grouped first and the index is looked up once a user, not once
+    an event.
     """
     codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
     items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
     return (
-        lake.read(schemas.SILVER_EVENTS, lake.version(schemas.SILVER_EVENTS))
-        .where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
-        .where(F.col(schemas.INGEST_DATE) <= F.lit(run_date))
+        lake.read(schemas.SILVER_EVENTS, silver)
+        .where(_is_new(base, run_date))
         .join(items, schemas.ITEM_ID)
         .select(
             schemas.USER_ID,
@@ -92,44 +179,121 @@ def encode_events(lake: Lake, run_date: date) -> DataFrame:
     )
 
 
-def _count(histories: DataFrame, gold: Gold, cutoff: datetime) -> tuple[int, int]:
-    """Events and training windows; the histories lie in memory (or on disk) afterwards."""
-    windows = sequences.count_windows(gold, cutoff)
-    counted = histories.agg(F.sum(sequences.EVENTS), windows).collect()[0]
-    return counted[0] or 0, counted[1] or 0
+def _count(lake: Lake, merged: DataFrame, horizon: Horizon) -> tuple[int, ...]:
+    """New events, users with such, users, windows that settled, open ones; it caches ``merged``."""
+    before = sequences.with_events_before(merged, horizon)
+    row = before.agg(
+        F.sum(sequences.ADDED),
+        F.count_if(F.col(sequences.ADDED) > 0),
+        F.count(F.lit(1)),
+        F.sum(F.col(sequences.NEXT_WINDOW) - F.col(sequences.FIRST_WINDOW)),
+        F.sum(windows.count_open(lake.settings.gold)),
+    ).collect()[0]
+    return tuple(value or 0 for value in row)
 
 
-def _write_sequences(lake: Lake, histories: DataFrame) -> int:
-    rows = sequences.build_sequences(histories, lake.settings.gold)
+def _write_sequences(lake: Lake, merged: DataFrame) -> Commit:
+    rows = sequences.build_sequences(merged, lake.settings.gold)
     # Few files a bucket, but no bucket a single task's work: Spark splits the large ones.
-    return lake.replace(schemas.GOLD_SEQUENCES, rows.hint("rebalance", schemas.BUCKET)).rows
+    return lake.replace(schemas.GOLD_SEQUENCES, rows.hint("rebalance", schemas.BUCKET))
 
 
-def _write_training(lake: Lake, histories: DataFrame, count: int, cutoff: datetime) -> int:
-    """Write the windows so that each file is one row group of one split and bucket.
+def _write_training(
+    lake: Lake, merged: DataFrame, horizon: Horizon, base: Base | None, plan: _Plan
+) -> Commit:
+    """Add the windows that became final, replace the open ones.
 
-    Files are the unit that ranks share out, so there are at least ``min_row_groups`` where the
-    rows allow it. Users are mixed by a hash: any file is a sample of all.
-
-    Args:
-        count: how many windows there are.
+    Each file is one row group of one split and bucket. Files are the unit that ranks share out,
+    so there are at least ``min_row_groups`` where the rows allow it. Users are mixed by a hash:
+    any file is a sample of all.
     """
     gold = lake.settings.gold
-    each = max(1, min(gold.rows_per_row_group, count // gold.min_row_groups))
     mixed = F.xxhash64(schemas.USER_IDX, schemas.WINDOW)
-    parts = [schemas.SPLIT, schemas.BUCKET]
-    windows = sequences.build_training_windows(histories, gold, cutoff)
-    placed = windows.repartition(
-        lake.settings.spark.shuffle_partitions, *parts, F.pmod(mixed, F.lit(8))
+    parts = [schemas.SPLIT, schemas.BUCKET, schemas.OPEN]
+    rows = windows.open_windows(merged, gold, horizon)
+    if plan.settled:
+        rows = rows.unionByName(windows.settled_windows(merged, gold, horizon))
+    # A night settles few windows, which make few files; and no task writes millions.
+    few, many = (_cells(rows, plan.rows_per_file) for rows in (plan.settled, plan.open))
+    cell = F.pmod(mixed, F.when(F.col(schemas.OPEN), max(many, _SLICES)).otherwise(few))
+    placed = rows.repartition(
+        lake.settings.spark.shuffle_partitions, *parts, cell
     ).sortWithinPartitions(*parts, mixed)
     # One block a file: a row group never ends before maxRecordsPerFile does.
-    options = {"maxRecordsPerFile": str(each), "parquet.block.size": str(1 << 30)}
-    return lake.replace(schemas.GOLD_TRAINING_SEQUENCES, placed, options=options).rows
+    options = {
+        "maxRecordsPerFile": str(plan.rows_per_file),
+        "parquet.block.size": str(1 << 30),
+    }
+    where = None if base is None else _windows_after(lake, base)
+    return _carry_on(lake, schemas.GOLD_TRAINING_SEQUENCES, placed, where, base, options)
 
 
-def _write_holdout(lake: Lake, histories: DataFrame, cutoff: datetime) -> int:
-    rows = sequences.build_holdout(histories, lake.settings.gold, cutoff)
-    return lake.replace(schemas.GOLD_HOLDOUT, rows).rows
+def _carry_on(
+    lake: Lake,
+    table: schemas.Table,
+    rows: DataFrame,
+    where: str | None,
+    base: Base | None,
+    options: Mapping[str, str] | None = None,
+) -> Commit:
+    """Replace what the base night does not have, provided that the rest is still as it left it."""
+    mark = {BASE: str(base.run_date) if base else ""}
+    after = base.heads[table.name] if base else None
+    return lake.replace(table, rows, where, options, mark, after)
+
+
+def _cells(rows: int, rows_per_file: int) -> int:
+    """Cells of a partition, each a task's work: some files each."""
+    return 1 + rows // (_FILES_A_TASK * rows_per_file)
+
+
+def _windows_after(lake: Lake, base: Base) -> str:
+    """What finds the windows that the base night did not have, or had open."""
+    later = f"{schemas.SETTLED_ON} > date'{base.run_date}'"
+    # Nearly always nobody has been here: whole partitions go, and Delta reads none of their rows.
+    none = lake.read(schemas.GOLD_TRAINING_SEQUENCES).where(later).isEmpty()
+    return schemas.OPEN if none else f"{schemas.OPEN} or {later}"
+
+
+def _write_holdout(lake: Lake, merged: DataFrame, horizon: Horizon) -> Commit:
+    rows = sequences.build_holdout(merged, lake.settings.gold, horizon)
+    return lake.replace(schemas.GOLD_HOLDOUT, rows)
+
+
+def _write_ratings(lake: Lake, events: DataFrame, users: DataFrame, base: Base | None) -> Commit:
+    before, where = _last_days(lake, schemas.GOLD_RATINGS, base)
+    ratings = daily.build_ratings(events, users, before)
+    return _write_days(lake, schemas.GOLD_RATINGS, ratings, where, base)
+
+
+def _write_item_stats(
+    lake: Lake, events: DataFrame, state: DataFrame | None, base: Base | None
+) -> Commit:
+    before, where = _last_days(lake, schemas.GOLD_ITEM_STATS, base)
+    if base is None or before is None or state is None:
+        stats = daily.build_item_stats(events)
+    else:
+        late = events.where(F.col(schemas.EVENT_DATE) <= F.lit(base.run_date))
+        stats = daily.add_item_stats(before, events, late, state)
+    return _write_days(lake, schemas.GOLD_ITEM_STATS, stats, where, base)
+
+
+def _last_days(
+    lake: Lake, table: schemas.Table, base: Base | None
+) -> tuple[DataFrame | None, str | None]:
+    """The base's rows of the days that the night may touch, and the condition that finds them."""
+    rows = _read_base(lake, table, base)
+    if base is None or rows is None:
+        return None, None
+    where = f"{schemas.EVENT_DATE} >= date'{_touched_from(lake, base)}'"
+    return rows.where(where), where
+
+
+def _write_days(
+    lake: Lake, table: schemas.Table, rows: DataFrame, where: str | None, base: Base | None
+) -> Commit:
+    # Few files a day; a night replaces the last days.
+    return _carry_on(lake, table, rows.hint("rebalance", schemas.EVENT_DATE), where, base)
 
 
 def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
@@ -163,26 +327,3 @@ def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
         )
     found = tuple(DataFile(f["url"], f[schemas.SPLIT], f[schemas.BUCKET], f["rows"]) for f in files)
     return PinnedTable(table.name, pinned, found)
-
-
-def _build_ratings(events: DataFrame, users: DataFrame) -> DataFrame:
-    rated = events.where(F.col(schemas.RATING).isNotNull())
-    newest = F.max(F.struct(schemas.EVENT_TS, schemas.RATING)).alias("newest")
-    return (
-        rated.groupBy(schemas.USER_ID, schemas.ITEM_IDX)
-        .agg(newest)
-        .join(users, schemas.USER_ID)
-        .select(schemas.USER_IDX, schemas.ITEM_IDX, "newest.*")
-    )
-
-
-def _build_item_stats(events: DataFrame) -> DataFrame:
-    # A 64-bit hash of the pseudonym halves the bytes to shuffle. Of a million users of one item and
-    # day two share a hash, and are counted as one, with a chance of 3 in 100 million.
-    user = F.xxhash64(schemas.USER_ID).alias(schemas.USER_ID)
-    pairs = events.groupBy(schemas.ITEM_IDX, schemas.EVENT_DATE, user).count()
-    daily = pairs.groupBy(schemas.ITEM_IDX, schemas.EVENT_DATE).agg(
-        F.sum("count").alias(schemas.EVENTS), F.count(F.lit(1)).alias(schemas.USERS)
-    )
-    first = daily.groupBy(schemas.ITEM_IDX).agg(F.min(schemas.EVENT_DATE).alias(schemas.FIRST_SEEN))
-    return daily.join(first, schemas.ITEM_IDX)

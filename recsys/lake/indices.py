@@ -21,15 +21,20 @@ def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
 
     Returns:
         The number of new ids; no commit where there is none.
+
+    Raises:
+        ConflictError: another run has added ids meanwhile; nothing was written.
     """
+    version = lake.version(table)
     cell = F.pmod(F.xxhash64(table.key[0]), F.lit(_CELLS))
-    fresh = without_known(lake, table, ids).withColumn(_CELL, cell).persist()
+    fresh = without_known(lake, table, ids, version).withColumn(_CELL, cell).persist()
     try:
         counts = fresh.groupBy(_CELL).count().orderBy(_CELL).collect()
         if not counts:
             return 0
-        highest = lake.read(table).agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0]
-        return lake.append(table, _number(fresh, table.key[0], index, highest, counts)).rows
+        highest = _highest(lake, table, index, version)
+        rows = _number(fresh, table.key[0], index, highest, counts)
+        return lake.append(table, rows, after=version).rows
     finally:
         fresh.unpersist()
 
@@ -53,8 +58,16 @@ def _number(fresh: DataFrame, key: str, index: str, highest: int, counts: list[R
     )
 
 
-def without_known(lake: Lake, table: Table, ids: DataFrame) -> DataFrame:
-    """The rows whose key the table does not hold yet."""
-    if not lake.exists(table):
+def _highest(lake: Lake, table: Table, index: str, version: int) -> int:
+    if version < 0:
+        return 0
+    rows = lake.read(table, version)
+    return int(rows.agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0])
+
+
+def without_known(lake: Lake, table: Table, ids: DataFrame, version: int) -> DataFrame:
+    """The rows whose key the table does not hold at ``version`` (-1: there is no table)."""
+    if version < 0:
         return ids
-    return ids.join(lake.read(table).select(table.key[0]), table.key[0], "left_anti")
+    known = lake.read(table, version).select(table.key[0])
+    return ids.join(known, table.key[0], "left_anti")

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.errors import LakeError
+from recsys.errors import ConflictError, LakeError
 from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 
@@ -94,20 +94,56 @@ def read_night(lake: Lake, run_date: date) -> Night:
     return Night(begun, max(earlier, default=None))
 
 
+def newest_night(lake: Lake, stage: str) -> date | None:
+    """The newest night of which a stage has succeeded."""
+    done = (F.col(schemas.STAGE) == stage) & (F.col(schemas.STATUS) == SUCCEEDED)
+    row = lake.read(schemas.OPS_RUNS).where(done).agg(F.max(schemas.RUN_DATE)).first()
+    return None if row is None else row[0]
+
+
 def check_schema_version(lake: Lake) -> None:
-    """Refuse a lake that a newer version of this project has written; stamp a new one.
+    """Refuse a lake of another schema version; stamp a new one.
 
     Raises:
-        LakeError: the lake's schema version is higher than this code's.
+        LakeError: the lake's schema version is higher than this code's, or lower.
     """
-    key = "schema_version"
-    row = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == key).first()
-    if row is None:
-        fact = (key, str(schemas.SCHEMA_VERSION))
-        lake.append(schemas.OPS_LAKE, local_frame(lake.spark, [fact], schemas.OPS_LAKE.ddl))
-    elif int(row[1]) > schemas.SCHEMA_VERSION:
+    found = int(state_fact(lake, SCHEMA_VERSION_FACT, str(schemas.SCHEMA_VERSION)))
+    if found > schemas.SCHEMA_VERSION:
         raise LakeError(
-            f"the lake has schema version {row[1]}, this code knows up to {schemas.SCHEMA_VERSION}",
+            f"the lake has schema version {found}, this code knows up to {schemas.SCHEMA_VERSION}",
             where=lake.path(schemas.OPS_LAKE),
             do="install the newer recsys that wrote it; nothing was changed",
         )
+    if found < schemas.SCHEMA_VERSION:
+        raise LakeError(
+            f"the lake has schema version {found}, this code writes {schemas.SCHEMA_VERSION}",
+            where=lake.path(schemas.OPS_LAKE),
+            do=f"bring it up to date first: recsys lake migrate --lake {lake.settings.lake.root}",
+        )
+
+
+SCHEMA_VERSION_FACT = "schema_version"
+
+
+def read_schema_version(lake: Lake) -> int | None:
+    """The version of this project's tables that the lake has; ``None`` for no lake."""
+    facts = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == SCHEMA_VERSION_FACT)
+    row = facts.first()
+    return None if row is None else int(row[1])
+
+
+def state_fact(lake: Lake, key: str, value: str) -> str:
+    """What ops/lake says about the whole lake; where it says nothing, it says ``value`` now."""
+    table = schemas.OPS_LAKE
+    while True:
+        version = lake.version(table)
+        row = None
+        if version >= 0:
+            row = lake.read(table, version).where(F.col(schemas.KEY) == key).first()
+        if row is not None:
+            return str(row[1])
+        try:
+            lake.append(table, local_frame(lake.spark, [(key, value)], table.ddl), after=version)
+        except ConflictError:
+            continue
+        return value

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.errors import ConfigError, first_line
 from recsys.lake import formats
+from recsys.lake.files import log_date
 from recsys.lake.formats import OPTIONAL, REQUIRED, LogFormat
 
 _FIELDS = "_fields"
@@ -33,10 +34,12 @@ def parse_records(
     header: list[str] | None,
     run_date: date,
     future_tolerance_seconds: int,
+    late_days: int,
 ) -> DataFrame:
-    """Add raw_user_id, item_id, event_type, rating, value, event_ts (UTC) and reason.
+    """Add raw_user_id, item_id, event_type, rating, value, event_ts, event_date (UTC) and reason.
 
-    ``reason`` is null for a good record, else the first rule that it breaks.
+    ``reason`` is null for a good record, else the first rule that it breaks. An event of a daily
+    log may be ``late_days`` older than the log's day.
 
     Raises:
         ConfigError: the log's ``timestamp`` is no pattern.
@@ -67,9 +70,15 @@ def parse_records(
     dated = typed.withColumn(schemas.EVENT_TS, F.when(moment >= _FIRST_MOMENT, moment))
     end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
     limit = end + timedelta(seconds=future_tolerance_seconds)
-    reason = _reason(F.lit(limit), log)
+    too_late = F.lit(False)
+    if log.layout == "daily":
+        # Cheap first: only an event that is old on the run date has its file looked at.
+        old = F.col(schemas.EVENT_DATE) < F.lit(run_date - timedelta(days=late_days))
+        too_late = old & (F.col(schemas.EVENT_DATE) < F.date_sub(log_date(log), late_days))
+    reason = _reason(F.lit(limit), too_late, log)
     helpers = (_CORRUPT, _MOMENT, *[_TEXT[name] for name in OPTIONAL])
-    return dated.withColumn(schemas.REASON, reason).drop(*helpers)
+    days = dated.withColumn(schemas.EVENT_DATE, F.to_date(schemas.EVENT_TS))
+    return days.withColumn(schemas.REASON, reason).drop(*helpers)
 
 
 def _extract(records: DataFrame, log: LogFormat, header: list[str] | None) -> DataFrame:
@@ -163,7 +172,7 @@ def _has_more_than_an_object(line: Column) -> Column:
     return ~trimmed.endswith("}") | (inner_brace & without_texts.rlike(r"\}\s*\{"))
 
 
-def _reason(limit: Column, log: LogFormat) -> Column:
+def _reason(limit: Column, too_late: Column, log: LogFormat) -> Column:
     rating, value = (F.col(_TEXT[name]) for name in (schemas.RATING, schemas.VALUE))
     raw = F.col(schemas.RAW)
     broken_line = F.col(_CORRUPT).isNotNull() | raw.isNull() | (F.trim(raw) == "")
@@ -184,6 +193,7 @@ def _reason(limit: Column, log: LogFormat) -> Column:
         ),
         (value.isNotNull() & ~_is_finite(F.col(schemas.VALUE)), formats.BAD_VALUE),
         (F.col(schemas.EVENT_TS) >= limit, formats.AFTER_RUN_DATE),
+        (too_late, formats.TOO_LATE),
     ]
     reason = F.lit(None).cast("string")
     for broken, name in reversed(rules):

@@ -16,6 +16,7 @@ from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import ConfigError, LakeError
 from recsys.lake.local import local_frame
+from recsys.lake.operations import state_fact
 from recsys.lake.tables import Lake
 
 KEY_VARIABLE = "RECSYS_PSEUDONYM_KEY"
@@ -115,11 +116,7 @@ def check_key(lake: Lake, key: bytes | None) -> None:
         LakeError: the lake was made with another key, or with pseudonyms switched the other way.
     """
     mine = _OFF if key is None else pseudonym(key, _CHECK)
-    facts = lake.read(schemas.OPS_LAKE).where(F.col(schemas.KEY) == _CHECK).first()
-    if facts is None:
-        fact = local_frame(lake.spark, [(_CHECK, mine)], schemas.OPS_LAKE.ddl)
-        lake.append(schemas.OPS_LAKE, fact)
-    elif facts[1] != mine:
+    if state_fact(lake, _CHECK, mine) != mine:
         raise LakeError(
             "the pseudonym key is not the one that this lake was made with",
             where=lake.path(schemas.OPS_LAKE),

@@ -1,168 +1,279 @@
-"""Events to sequences: what a model trains on, what it scores, and what it is compared on.
+"""Each user's events, merged night by night: the state that every other gold table is cut from.
 
-Everything here maps DataFrames to DataFrames and works on one grouped history a user, so that
-the events are shuffled once.
+A user's events lie on two sides of a moment, the start of the days that a late event may still
+fall into (:class:`Horizon`). Those before it are *settled*: no later night can change them, so
+windows over them are final, and only the last few are kept. Those after it are *recent* and kept
+one by one. A night's work is so bounded by its own events and by the users, not by history; and
+since everything is a function of the events alone, nights in any order end in the same state.
+
+Everything here maps DataFrames to DataFrames; the day's events are shuffled once.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.config import Gold
+from recsys.schemas import NEW_ITEMS, RECENT, SEEN_ITEMS, SETTLED, SETTLED_COUNT
 
-HISTORY = "_history"
-EVENTS = "_events"
-_CUTOFF_PART = "_before"
+# Columns of a merged state beside those of gold/sequences that carry on.
+ADDED = "_added"
+RUNS = "_runs"
+RUN_DAYS = "_run_days"
+FIRST_WINDOW = "_first_window"
+NEXT_WINDOW = "_next_window"
+_NEW, _RAW, _SETTLING, _JOINED, _WHOLE = "_new", "_raw", "_settling", "_joined", "_whole"
+
+EVENT = "struct<micros:bigint,item:int,code:int>"
+STATE = (schemas.USER_IDX, schemas.USER_ID, SETTLED, SETTLED_COUNT, RECENT, SEEN_ITEMS, NEW_ITEMS)
 
 
-def build_histories(events: DataFrame, users: DataFrame, cutoff: datetime) -> DataFrame:
-    """One row a user: all events, oldest first, runs of the same item kept once (the last).
+@dataclass(frozen=True)
+class Horizon:
+    """The moments that a night is cut at.
 
-    A run that goes on at or after ``cutoff`` is kept once on each side of it: what happened before
-    must not depend on what came after.
+    Attributes:
+        run_date: the night's date.
+        cutoff: first held-out moment (UTC): training sees only what happened before it.
+        settled_before: events before it are settled once the night has been merged.
+        days: days from ``settled_before`` to the end of the run date.
+    """
+
+    run_date: date
+    cutoff: datetime
+    settled_before: datetime
+    days: int
+
+    @classmethod
+    def of(cls, gold: Gold, late_days: int, run_date: date) -> Horizon:
+        """The horizon of a night: late events and the hold-out both stay on its recent side."""
+        days = max(late_days, gold.holdout_days)
+        return cls(
+            run_date,
+            holdout_cutoff(gold, run_date),
+            start_of(run_date + timedelta(days=1 - days)),
+            days,
+        )
+
+
+def holdout_cutoff(gold: Gold, run_date: date) -> datetime:
+    """First held-out moment (UTC): training sees only what happened before it."""
+    return start_of(run_date + timedelta(days=1 - gold.holdout_days))
+
+
+def start_of(day: date) -> datetime:
+    """The first moment of a day, UTC."""
+    return datetime.combine(day, time(), UTC)
+
+
+def merge_events(
+    state: DataFrame | None, events: DataFrame, users: DataFrame, gold: Gold, horizon: Horizon
+) -> DataFrame:
+    """Add events to the users' states and move the horizon; one row a user.
 
     Args:
-        events: user_id, item_idx, code, event_ts.
+        state: columns ``STATE`` as the base night left them; ``None`` where there is none.
+        events: user_id, item_idx, code, event_ts; none of them before the base night's horizon.
         users: user_id, user_idx.
 
     Returns:
-        user_idx, user_id, _events: how many there were with the runs,
-        _history: array<struct<micros, item, code, seconds>>.
+        ``STATE`` as of the night (``settled`` still uncut) and, of the windows that settled since
+        the base: ``_runs`` and ``_run_days`` (events and the day each one's run began), the first
+        and the next window number; ``_added``: new events.
     """
     event = F.struct(
         F.unix_micros(schemas.EVENT_TS).alias("micros"),
         F.col(schemas.ITEM_IDX).alias("item"),
-        F.col("code"),
-        F.unix_seconds(schemas.EVENT_TS).alias("seconds"),
+        F.col("code").cast("int").alias("code"),
     )
-    ordered = (
-        events.groupBy(schemas.USER_ID)
-        .agg(F.sort_array(F.collect_list(event)).alias(HISTORY))
-        .withColumn(EVENTS, F.size(HISTORY))
-        .join(users, schemas.USER_ID)
+    new = events.groupBy(schemas.USER_ID).agg(F.collect_list(event).alias(_NEW))
+    new = new.join(users, schemas.USER_ID)
+    joined = new.withColumns(_no_state()) if state is None else _join(state, new)
+    raw = joined.withColumn(_RAW, F.sort_array(F.concat(RECENT, _NEW)))
+    older = F.size(F.filter(F.col(f"{_RAW}.micros"), lambda m: m < micros(horizon.settled_before)))
+    split = raw.withColumn("_older", older).withColumns(
+        {
+            _SETTLING: F.slice(_RAW, F.lit(1), F.col("_older")),
+            RECENT: F.slice(_RAW, F.col("_older") + 1, F.size(_RAW)),
+        }
     )
-    # Of view, click, purchase of one item in a row the last says most; the model then predicts
-    # the next different item instead of the obvious repeat.
-    moment = int(cutoff.timestamp()) * 1_000_000
-    crosses = f"(e.micros < {moment} and get({HISTORY}, i + 1).micros >= {moment})"
-    return ordered.withColumn(HISTORY, _last_of_runs(f"or {crosses}"))
-
-
-def _last_of_runs(or_keep: str = "") -> Column:
-    return F.expr(
-        f"filter({HISTORY}, (e, i) -> i = size({HISTORY}) - 1 "
-        f"or get({HISTORY}, i + 1).item <> e.item {or_keep})"
+    return _settle(split, gold).select(
+        *STATE, RUNS, RUN_DAYS, FIRST_WINDOW, NEXT_WINDOW, F.size(_NEW).alias(ADDED)
     )
 
 
-def build_sequences(histories: DataFrame, gold: Gold) -> DataFrame:
-    """gold/sequences: the last ``sequence_length`` events of every user, with all seen items."""
-    recent = _last(F.col(HISTORY), gold.sequence_length)
-    # Scoring knows no cutoff: a run that crosses it is one run here.
-    whole = histories.withColumn(HISTORY, _last_of_runs())
-    return whole.withColumn("_recent", recent).select(
-        schemas.USER_IDX,
-        schemas.USER_ID,
-        *_arrays("_recent"),
-        F.size(HISTORY).alias(schemas.LENGTH),
-        _distinct_items(HISTORY).alias(schemas.SEEN_ITEMS),
-        _bucket(F.size("_recent"), gold.length_buckets).alias(schemas.BUCKET),
-    )
+def _no_state() -> dict[str, Column]:
+    types = {column.name: column.type for column in schemas.GOLD_SEQUENCES.columns}
+    empty = {name: F.array().cast(types[name]) for name in (SETTLED, RECENT, SEEN_ITEMS, NEW_ITEMS)}
+    return {**empty, SETTLED_COUNT: F.lit(0)}
 
 
-def build_training_windows(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:
-    """gold/training_sequences: what happened before ``cutoff``, cut into windows.
-
-    A window holds up to sequence_length + 1 events: the first ones are inputs, each one's next
-    is its target. Neighbouring windows share one event, so every transition is a target once.
-    Arrays get zeros in front up to their bucket's length + 1.
-    """
-    length = gold.sequence_length
-    before = histories.select(schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART)).where(
-        F.size(_CUTOFF_PART) >= 2
-    )
-    windows = _count_windows(F.size(_CUTOFF_PART), gold)
-    numbered = before.withColumn(schemas.WINDOW, F.explode(F.sequence(F.lit(0), windows - 1)))
-    end = F.size(_CUTOFF_PART) - F.col(schemas.WINDOW) * length
-    start = F.greatest(end - length - 1, F.lit(0))
-    cut = numbered.withColumn("_cut", F.slice(_CUTOFF_PART, start + 1, end - start))
-    bucket = _bucket(F.size("_cut") - 1, gold.length_buckets) + 1
-    sized = cut.withColumn(schemas.LENGTH, F.size("_cut")).withColumn(schemas.BUCKET, bucket)
-    share = F.pmod(F.xxhash64(schemas.USER_IDX, F.lit("validation")), F.lit(1_000_000)) / 1_000_000
-    return sized.select(
-        schemas.USER_IDX,
-        schemas.WINDOW,
-        *_arrays("_cut", padded=True),
-        schemas.LENGTH,
-        F.when(share < gold.validation_share, schemas.VALIDATION_SPLIT)
-        .otherwise(schemas.TRAIN_SPLIT)
-        .alias(schemas.SPLIT),
-        schemas.BUCKET,
-    )
-
-
-def count_windows(gold: Gold, cutoff: datetime) -> Column:
-    """Aggregate of histories: how many rows :func:`build_training_windows` makes of them."""
-    return F.sum(_count_windows(_count_before(cutoff), gold))
-
-
-def _count_windows(events: Column, gold: Gold) -> Column:
-    """A user's windows, from the number of events before the cutoff; one event has no target."""
-    needed = F.ceil((events - 1) / gold.sequence_length)
-    return F.greatest(F.least(needed, F.lit(gold.max_windows_per_user)), F.lit(0)).cast("int")
-
-
-def build_holdout(histories: DataFrame, gold: Gold, cutoff: datetime) -> DataFrame:
-    """gold/holdout: users with items they first touched at or after ``cutoff``."""
-    after = F.slice(HISTORY, _count_before(cutoff) + 1, F.size(HISTORY))
-    split = histories.select(
-        schemas.USER_IDX, _before(cutoff).alias(_CUTOFF_PART), after.alias("_after")
-    ).where(F.size("_after") > 0)
-    seen = _distinct_items(_CUTOFF_PART)
+def _join(state: DataFrame, new: DataFrame) -> DataFrame:
+    new = new.withColumnRenamed(schemas.USER_IDX, "_idx")
+    filled = {name: F.coalesce(F.col(name), empty) for name, empty in _no_state().items()}
     return (
-        split.withColumn("_recent", _last(F.col(_CUTOFF_PART), gold.sequence_length))
-        .select(
-            schemas.USER_IDX,
-            F.col("_recent.item").alias(schemas.ITEMS),
-            F.size(_CUTOFF_PART).alias(schemas.LENGTH),
-            seen.alias(schemas.SEEN_ITEMS),
-            F.array_except(_distinct_items("_after"), seen).alias(schemas.TARGETS),
-        )
-        .where(F.size(schemas.TARGETS) > 0)
+        state.join(new, schemas.USER_ID, "full_outer")
+        .withColumns(filled)
+        .withColumn(schemas.USER_IDX, F.coalesce(schemas.USER_IDX, "_idx"))
+        .withColumn(_NEW, F.coalesce(_NEW, F.array().cast(f"array<{EVENT}>")))
     )
 
 
-def _before(cutoff: datetime) -> Column:
-    """The events before ``cutoff``: the first ones, as histories are in order."""
-    return F.slice(HISTORY, 1, _count_before(cutoff))
+def _settle(split: DataFrame, gold: Gold) -> DataFrame:
+    """Move the events of ``_settling`` to the settled side: count them, note their items."""
+    joined = split.withColumn(_JOINED, F.concat(SETTLED, _seconds_of(F.col(_SETTLING))))
+    runs = joined.withColumn(RUNS, last_of_runs(_JOINED)).withColumns(
+        {
+            FIRST_WINDOW: _settled_windows(F.col(SETTLED_COUNT), gold),
+            SETTLED_COUNT: F.col(SETTLED_COUNT) + F.size(RUNS) - F.size(SETTLED),
+        }
+    )
+    settled_items = F.array_union(F.array_except(SEEN_ITEMS, NEW_ITEMS), F.col(f"{_SETTLING}.item"))
+    counted = runs.withColumns(
+        {NEXT_WINDOW: _settled_windows(F.col(SETTLED_COUNT), gold), "_items": settled_items}
+    )
+    recent_items = F.array_distinct(F.col(f"{RECENT}.item"))
+    # Enough to go on from: all after the last final window, and a whole sequence for scoring.
+    kept = F.greatest(
+        F.col(SETTLED_COUNT) - F.col(NEXT_WINDOW) * gold.sequence_length,
+        F.lit(gold.sequence_length + 1),
+    )
+    settles = F.col(NEXT_WINDOW) > F.col(FIRST_WINDOW)
+    return counted.withColumns(
+        {
+            NEW_ITEMS: F.array_except(recent_items, F.col("_items")),
+            SEEN_ITEMS: F.sort_array(F.array_union(F.col("_items"), recent_items)),
+            SETTLED: last(F.col(RUNS), kept),
+            RUN_DAYS: F.when(settles, _days_of_first(_JOINED)),
+            RUNS: F.when(settles, F.col(RUNS)),
+        }
+    )
 
 
-def _count_before(cutoff: datetime) -> Column:
-    micros = _micros(cutoff)
-    return F.size(F.filter(F.col(f"{HISTORY}.micros"), lambda moment: moment < micros))
+def build_sequences(merged: DataFrame, gold: Gold) -> DataFrame:
+    """gold/sequences: every user's last ``sequence_length`` events, all seen items, the state."""
+    # Scoring knows no cutoff: a run that crosses it is one run here.
+    whole = _with_settled(merged, F.col(RECENT), _WHOLE)
+    shown = last(F.col(_WHOLE), F.lit(gold.sequence_length))
+    return whole.withColumn("_shown", shown).select(
+        *STATE,
+        *arrays("_shown"),
+        _length(_WHOLE).alias(schemas.LENGTH),
+        bucket_of(F.size("_shown"), gold.length_buckets).alias(schemas.BUCKET),
+    )
 
 
-def _micros(moment: datetime) -> Column:
+def build_holdout(merged: DataFrame, gold: Gold, horizon: Horizon) -> DataFrame:
+    """gold/holdout: users with items they first touched at or after the cutoff."""
+    before = _before(horizon)
+    held = merged.where(F.size(RECENT) > F.size(before)).withColumn(
+        schemas.TARGETS, F.sort_array(F.array_except(F.col(NEW_ITEMS), before["item"]))
+    )
+    known = with_events_before(held.where(F.size(schemas.TARGETS) > 0), horizon)
+    shown = last(F.col(_WHOLE), F.lit(gold.sequence_length))
+    return known.select(
+        schemas.USER_IDX,
+        shown["item"].alias(schemas.ITEMS),
+        _length(_WHOLE).alias(schemas.LENGTH),
+        F.array_except(SEEN_ITEMS, schemas.TARGETS).alias(SEEN_ITEMS),
+        schemas.TARGETS,
+    )
+
+
+def with_events_before(merged: DataFrame, horizon: Horizon) -> DataFrame:
+    """Add ``_whole``, the last events before the cutoff, and ``_until``, how many there were.
+
+    A run that goes on at or after the cutoff is cut there: what happened before must not depend
+    on what came after.
+    """
+    whole = _with_settled(merged, _before(horizon), _WHOLE)
+    return whole.withColumn("_until", _length(_WHOLE))
+
+
+def _before(horizon: Horizon) -> Column:
+    """The recent events before the cutoff: the first ones, as they are in order."""
+    held = F.filter(F.col(f"{RECENT}.micros"), lambda m: m < micros(horizon.cutoff))
+    return F.slice(RECENT, F.lit(1), F.size(held))
+
+
+def _with_settled(merged: DataFrame, recent: Column, name: str) -> DataFrame:
+    """Settled events and then ``recent`` ones, of each run the last."""
+    joined = merged.withColumn(_JOINED, F.concat(SETTLED, _seconds_of(recent)))
+    return joined.withColumn(name, last_of_runs(_JOINED)).drop(_JOINED)
+
+
+def _length(events: str) -> Column:
+    """How many events (of each run one) a user has in all, ``events`` being the last of them."""
+    return F.col(SETTLED_COUNT) - F.size(SETTLED) + F.size(events)
+
+
+def _settled_windows(settled: Column, gold: Gold) -> Column:
+    """Windows that are final: the event after their last one is settled too, so no run goes on."""
+    return F.greatest(F.floor((settled - 2) / gold.sequence_length), F.lit(0)).cast("int")
+
+
+def _seconds_of(events: Column) -> Column:
+    return F.transform(
+        events,
+        lambda e: F.struct(
+            e["item"].alias("item"),
+            e["code"].alias("code"),
+            F.unix_seconds(F.timestamp_micros(e["micros"])).alias("seconds"),
+        ),
+    )
+
+
+def last_of_runs(events: str) -> Column:
+    """Of view, click, purchase of one item in a row the last says most.
+
+    A model then predicts the next different item instead of the obvious repeat.
+    """
+    # Each event beside the next one's item: a lambda that looked the next one up would make Spark
+    # compute the whole array again for every element, wherever it moves the expression.
+    item = F.col(f"{events}.item")
+    following = F.slice(item, F.lit(2), F.size(item))
+    kept = F.zip_with(
+        events, following, lambda e, after: F.when(after.isNull() | (after != e["item"]), e)
+    )
+    return F.filter(kept, lambda e: e.isNotNull())
+
+
+def _days_of_first(events: str) -> Column:
+    """The days since 1970 on which each run of one item began."""
+    item = F.col(f"{events}.item")
+    before = F.concat(F.array(F.lit(None).cast("int")), item)
+    days = F.zip_with(
+        events,
+        F.slice(before, F.lit(1), F.size(item)),
+        lambda e, earlier: F.when(
+            earlier.isNull() | (earlier != e["item"]),
+            F.unix_date(F.to_date(F.timestamp_seconds(e["seconds"]))),
+        ),
+    )
+    return F.filter(days, lambda day: day.isNotNull())
+
+
+def micros(moment: datetime) -> Column:
+    """Microseconds since 1970, as a literal."""
     return F.lit(int(moment.timestamp()) * 1_000_000)
 
 
-def _last(events: Column, length: int) -> Column:
+def last(events: Column, length: Column) -> Column:
+    """The last ``length`` of an array, or all."""
     return F.slice(events, F.greatest(F.size(events) - length + 1, F.lit(1)), length)
 
 
-def _distinct_items(events: str) -> Column:
-    return F.sort_array(F.array_distinct(F.col(f"{events}.item")))
+def arrays(events: str, gap: Column | None = None) -> list[Column]:
+    """The three parallel arrays of a sequence, with ``gap`` zeros in front."""
 
-
-def _arrays(events: str, padded: bool = False) -> list[Column]:
     def column(field: str, name: str, kind: str) -> Column:
         values = F.col(f"{events}.{field}")
-        if padded:
-            gap = F.col(schemas.BUCKET) - F.col(schemas.LENGTH)
+        if gap is not None:
             values = F.concat(F.array_repeat(F.lit(0).cast(kind), gap), values)
         return values.alias(name)
 
@@ -173,7 +284,8 @@ def _arrays(events: str, padded: bool = False) -> list[Column]:
     ]
 
 
-def _bucket(size: Column, buckets: tuple[int, ...]) -> Column:
+def bucket_of(size: Column, buckets: tuple[int, ...]) -> Column:
+    """The smallest of the ascending ``buckets`` that is not below ``size``."""
     chosen = F.lit(buckets[-1])
     for bucket in reversed(buckets[:-1]):
         chosen = F.when(size <= bucket, F.lit(bucket)).otherwise(chosen)

@@ -16,6 +16,8 @@ _DELTA = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     # Delta reads a table's log with as many tasks; fifty, its default, suits millions of files.
     "spark.databricks.delta.snapshotPartitions": "1",
+    # One commit replaces the open training windows and adds final ones (lake/gold.py).
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
 }
 _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
@@ -57,6 +59,7 @@ def build_session(settings: Settings, name: str) -> SparkSession:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} "
         f"{_share_classes()}{settings.spark.java_options}",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        **_s3(settings),
         **settings.spark.extra,
     }
     for key, value in options.items():
@@ -74,6 +77,18 @@ def build_session(settings: Settings, name: str) -> SparkSession:
             do="check that `java -version` says 17 or 21 and that the master is reachable",
         ) from error
     return session
+
+
+def _s3(settings: Settings) -> dict[str, str]:
+    """Where s3a:// paths lead; credentials come from the environment, never from settings."""
+    options = {}
+    if settings.lake.s3_endpoint:
+        options["spark.hadoop.fs.s3a.endpoint"] = settings.lake.s3_endpoint
+        # Stores other than Amazon's seldom have a host name for each bucket.
+        options["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    if settings.lake.s3_region:
+        options["spark.hadoop.fs.s3a.endpoint.region"] = settings.lake.s3_region
+    return options
 
 
 def _share_classes() -> str:

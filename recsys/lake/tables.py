@@ -17,10 +17,14 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError, RecsysError, first_line
+from recsys.lake.commits import mark_of, read_commit
+from recsys.lake.faults import conflict, explain_write
 from recsys.lake.local import local_frame
 from recsys.schemas import Table
 
 Result = TypeVar("Result")
+
+_WRITER = "recsys"
 
 
 @dataclass(frozen=True)
@@ -92,16 +96,51 @@ class Lake:
         rows: DataFrame,
         where: str | None = None,
         options: Mapping[str, str] | None = None,
+        mark: Mapping[str, str] | None = None,
+        after: int | None = None,
     ) -> Commit:
-        """Replace the whole table, or the rows that match ``where``, in one commit."""
+        """Replace the whole table, or the rows that match ``where``, in one commit.
+
+        Args:
+            mark: what the table's log is to remember of the commit (``commits.NIGHT``, ``BASE``).
+            after: the version that ``rows`` were made from; nothing is written after another one.
+
+        Raises:
+            ConflictError: another run has written meanwhile.
+            LakeError: the write failed; the table is as it was.
+        """
         writer = self._writer(table, rows).mode("overwrite").options(**(options or {}))
         if self.exists(table) and where:
             writer = writer.option("replaceWhere", where)
-        return self._save(table, writer)
+        return self._save(table, writer, mark, after)
 
-    def append(self, table: Table, rows: DataFrame) -> Commit:
-        """Add rows in one commit; the caller knows that their keys are new."""
-        return self._save(table, self._writer(table, rows).mode("append"))
+    def append(
+        self,
+        table: Table,
+        rows: DataFrame,
+        mark: Mapping[str, str] | None = None,
+        after: int | None = None,
+    ) -> Commit:
+        """Add rows in one commit; the caller knows that their keys are new.
+
+        Args:
+            mark: as for ``replace``.
+            after: the version that the caller knows it from.
+
+        Raises:
+            ConflictError: another run has written meanwhile.
+            LakeError: the write failed; the table is as it was.
+        """
+        return self._save(table, self._writer(table, rows).mode("append"), mark, after)
+
+    def reshape(self, table: Table) -> None:
+        """Empty a table of an older version and give it this version's columns and partitions.
+
+        What it held stays readable by version.
+        """
+        empty = local_frame(self.spark, [], table.ddl).write.format("delta").mode("overwrite")
+        writer = empty.option("overwriteSchema", "true").options(**_statistics(table))
+        self._save(table, writer.partitionBy(*table.partition_by), None, None)
 
     def delta(self, table: Table) -> DeltaTable:
         """Delta's own handle, for MERGE and history."""
@@ -131,41 +170,65 @@ class Lake:
         writer = shaped.write.format("delta")
         if self.exists(table):
             return writer
-        statistics = {"delta.dataSkippingNumIndexedCols": "0"}
-        if table.filtered_by:
-            statistics = {"delta.dataSkippingStatsColumns": ",".join(table.filtered_by)}
-        return writer.options(**statistics).partitionBy(*table.partition_by)
+        return writer.options(**_statistics(table)).partitionBy(*table.partition_by)
 
-    def _save(self, table: Table, writer: DataFrameWriter) -> Commit:
-        before = self.version(table)
-        mark = uuid.uuid4().hex
+    def _save(
+        self,
+        table: Table,
+        writer: DataFrameWriter,
+        mark: Mapping[str, str] | None,
+        after: int | None,
+    ) -> Commit:
+        before = self.version(table) if after is None else after
+        mark = {"id": uuid.uuid4().hex, **(mark or {})}
+        if after is not None:
+            # Delta skips a transaction whose number an earlier one of this name has reached, and
+            # refuses two of this name at the same time: so it is compared and swapped.
+            writer = writer.options(txnAppId=_WRITER, txnVersion=str(after + 1))
         try:
-            writer.option("userMetadata", mark).save(self.path(table))
+            writer.option("userMetadata", json.dumps(mark)).save(self.path(table))
         except Exception as error:
             raise explain_write(table.name, self.path(table), error) from error
         newest = self.version(table)
         # Others may have written since; and Delta leaves out a commit that would change nothing.
         for version in range(newest, before, -1):
-            info = self._commit_info(table, version)
-            if info.get("userMetadata") == mark:
+            info = self.commit(table, version)
+            if mark_of(info) == mark:
                 metrics = info.get("operationMetrics", {})
                 # Of a file with rows of other nights (compaction makes such) these are copied.
                 copied = int(metrics.get("numCopiedRows", 0))
                 return Commit(version, int(metrics.get("numOutputRows", 0)) - copied)
+        if after is not None and newest > after:
+            raise conflict(table.name, self.path(table))
         return Commit(newest, 0)
 
-    def _commit_info(self, table: Table, version: int) -> dict[str, Any]:
-        """What Delta's log says about a commit: who, how, how many rows."""
+    def changed_rows(self, table: Table, after: int) -> int:
+        """Rows that the commits after a version have deleted or updated."""
+        names = ("numTargetRowsDeleted", "numTargetRowsUpdated")
+        commits = range(after + 1, self.version(table) + 1)
+        metrics = [self.commit(table, v).get("operationMetrics", {}) for v in commits]
+        return sum(int(found.get(name, 0)) for found in metrics for name in names)
+
+    def commit(self, table: Table, version: int) -> dict[str, Any]:
+        """What Delta's log says about a commit (see ``lake/commits.py``).
+
+        Raises:
+            Exception: the log has no such entry any more.
+        """
+        return read_commit(self.spark, self.path(table), version)
+
+    def can_read(self, table: Table, version: int) -> bool:
+        """Whether a version is still there with all its files."""
         jvm = self.spark.sparkContext._jvm
-        path = jvm.org.apache.hadoop.fs.Path(f"{self.path(table)}/_delta_log/{version:020d}.json")  # type: ignore[union-attr]
-        stream = path.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).open(path)
         try:
-            lines = str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))  # type: ignore[union-attr]
-        finally:
-            stream.close()
-        actions = (json.loads(line) for line in lines.splitlines())
-        found: dict[str, Any] = next(a["commitInfo"] for a in actions if "commitInfo" in a)
-        return found
+            files = self.spark.read.format("delta").option("versionAsOf", version)
+            names = files.load(self.path(table)).inputFiles()
+        except Exception:
+            return False
+        path = jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
+        conf = self.spark.sparkContext._jsc.hadoopConfiguration()
+        system = path(self.path(table)).getFileSystem(conf)
+        return all(system.exists(path(name)) for name in names)
 
     @contextmanager
     def explain_damage(self) -> Iterator[None]:
@@ -195,29 +258,8 @@ class Lake:
         )
 
 
-def explain_write(name: str, path: str, error: Exception) -> LakeError:
-    """Turn what Spark says of a failed write into something to act on."""
-    text = all_text(error)
-    if "No space left on device" in text:
-        return LakeError(
-            f"the disk is full: table {name} was not written, what was there before is intact",
-            where=path,
-            do="free some space and run the same command again",
-        )
-    signs = ("Permission denied", "AccessDenied", "Mkdirs failed", "DELTA_CANNOT_CREATE_LOG_PATH")
-    if any(sign in text for sign in signs):
-        return LakeError(
-            f"no permission to write table {name}",
-            where=path,
-            do="give the user that runs the job write access, or set lake.root elsewhere",
-        )
-    return LakeError(f"table {name} could not be written: {first_line(error)}", where=path)
-
-
-def all_text(error: BaseException | None) -> str:
-    """All that an error and its causes say, Java's ones too, to look for signs in."""
-    texts = []
-    while error is not None:
-        texts += [str(error), str(getattr(error, "_stackTrace", None) or "")]
-        error = error.__cause__ or getattr(error, "_cause", None)
-    return "\n".join(texts)
+def _statistics(table: Table) -> dict[str, str]:
+    """Which columns Delta keeps the smallest and largest values of."""
+    if table.filtered_by:
+        return {"delta.dataSkippingStatsColumns": ",".join(table.filtered_by)}
+    return {"delta.dataSkippingNumIndexedCols": "0"}

@@ -64,7 +64,8 @@ def score_users(
 def all_users(lake: Lake, versions: Versions, run_date: date) -> DataFrame:
     """Every user known on ``run_date``, those without a sequence too (they get the fallback)."""
     users = lake.read(schemas.SILVER_USERS, versions.users).where(
-        F.col(schemas.INGEST_DATE) <= F.lit(run_date)
+        # A row without a date keeps the index of a user that was erased.
+        (F.col(schemas.INGEST_DATE) <= F.lit(run_date)) & F.col(schemas.FIRST_SEEN).isNotNull()
     )
     sequences = lake.read(schemas.GOLD_SEQUENCES, versions.sequences).drop(schemas.USER_ID)
     none = F.array().cast("array<int>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 
 from pyspark.sql import SparkSession
 
@@ -12,6 +13,7 @@ from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
 from recsys.lake.operations import SUCCEEDED, StageRun, read_night
+from recsys.lake.quality import History, read_history
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 from recsys.steps import SUMMARIES
@@ -34,6 +36,11 @@ class Context:
     def spark(self) -> SparkSession:
         return self.lake.spark
 
+    @cached_property
+    def history(self) -> History:
+        """The quality checks of the nights before."""
+        return read_history(self.lake, self.run_date)
+
     def refresh(self) -> None:
         """Read what the night's stages have recorded so far, and which day its logs follow."""
         night = read_night(self.lake, self.run_date)
@@ -55,8 +62,19 @@ class Context:
         return run
 
     def written(self, stage: str, table: Table) -> int:
-        """The version of a table that an earlier stage of this night has written."""
-        return self.done(stage).tables_written[table.name]
+        """The version of a table that an earlier stage of this night has written.
+
+        Raises:
+            LakeError: the stage has not run, or its version was removed when users were erased.
+        """
+        versions = self.done(stage).tables_written
+        if table.name not in versions:
+            raise LakeError(
+                f"what {stage} of {self.run_date} wrote to {table.name} is gone",
+                where=self.settings.lake.root,
+                do=f"run {stage} for {self.run_date} again, with --force",
+            )
+        return versions[table.name]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import ConfigError
+from recsys.lake.accounting import SilverCounts
+from recsys.lake.base import SETTINGS, last_change, state_settings
 from recsys.lake.bronze import ingest_files, read_header
+from recsys.lake.drift import Drift, check_log_schema
 from recsys.lake.files import RawFile, find_files, is_file
-from recsys.lake.gold import build_gold, holdout_cutoff
+from recsys.lake.gold import build_gold
 from recsys.lake.operations import DAYS_AFTER
+from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.silver import build_silver
 from recsys.steps.context import Context, Outcome, Step
 
@@ -38,6 +42,7 @@ def _input_state(context: Context) -> str:
 def _ingest(context: Context) -> Outcome:
     files = _find(context)
     commit = ingest_files(context.lake, context.log, files, context.run_date)
+    drift = check_log_schema(context.lake, context.log, files, commit.rows, context.run_date)
     night = F.col(schemas.INGEST_DATE) == F.lit(context.run_date)
     read_header(context.lake.read(schemas.BRONZE_EVENTS).where(night), context.log)
     return Outcome(
@@ -48,9 +53,27 @@ def _ingest(context: Context) -> Outcome:
             "files": str(len(files)),
             "records": str(commit.rows),
             DAYS_AFTER: str(context.days_after or ""),
+            **_say_drift(context, drift),
         },
         tables_written={schemas.BRONZE_EVENTS.name: commit.version},
     )
+
+
+def _say_drift(context: Context, drift: Drift | None) -> dict[str, str]:
+    """What of a changed log schema was taken, for the terminal and ops/runs."""
+    if drift is None:
+        return {}
+    details = {}
+    for kind, names, what in (
+        ("new", drift.new, "kept in bronze, read by nothing"),
+        ("changed", drift.changed, "taken"),
+        ("vanished", drift.vanished, "taken"),
+    ):
+        if names:
+            details[f"{kind} columns"] = ", ".join(names)
+        for name in names:
+            context.say(f"  {'':<13} the log's {drift.describe(name)}: {what}")
+    return details
 
 
 def _build_silver(context: Context) -> Outcome:
@@ -59,10 +82,11 @@ def _build_silver(context: Context) -> Outcome:
     if root and is_file(context.spark, root):
         root = str(PurePosixPath(root).parent)
     counts = build_silver(lake, context.log, root, context.days_after, context.run_date)
-    details = {
-        name: str(value) for name, value in dataclasses.asdict(counts).items() if name != "reasons"
-    }
-    details |= {f"reject {reason}": str(n) for reason, n in sorted(counts.reasons.items())}
+    named = dataclasses.asdict(counts)
+    reasons, late_days = named.pop("reasons"), named.pop("late_days")
+    details = {name: str(value) for name, value in named.items()}
+    details |= {f"reject {reason}": str(n) for reason, n in sorted(reasons.items())}
+    details |= {f"late {day}": str(n) for day, n in late_days.items()}
     tables = (
         schemas.BRONZE_REJECTS,
         schemas.SILVER_EVENTS,
@@ -70,7 +94,7 @@ def _build_silver(context: Context) -> Outcome:
         schemas.SILVER_ITEMS,
     )
     return Outcome(
-        f"{counts.events:,} events, {counts.duplicates:,} duplicates, {counts.rejects:,} rejects",
+        _say_silver(counts),
         rows_in=counts.read,
         rows_out=counts.events,
         details=details,
@@ -79,26 +103,39 @@ def _build_silver(context: Context) -> Outcome:
     )
 
 
+def _say_silver(counts: SilverCounts) -> str:
+    parts = [
+        f"{counts.events:,} events",
+        f"{counts.duplicates:,} duplicates",
+        f"{counts.rejects:,} rejects",
+    ]
+    if counts.set_aside:
+        parts.append(f"{counts.set_aside:,} set aside")
+    if counts.late:
+        days = ", ".join(f"{n:,} of {day}" for day, n in counts.late_days.items())
+        parts.append(f"late: {days}")
+    return ", ".join(parts)
+
+
 def _build_gold(context: Context) -> Outcome:
-    lake = context.lake
-    counts = build_gold(lake, context.run_date)
+    night = build_gold(context.lake, context.run_date)
+    counts = night.counts
     cutoff = holdout_cutoff(context.settings.gold, context.run_date)
     details = {name: str(value) for name, value in dataclasses.asdict(counts).items()}
-    tables = (
-        schemas.GOLD_SEQUENCES,
-        schemas.GOLD_TRAINING_SEQUENCES,
-        schemas.GOLD_HOLDOUT,
-        schemas.GOLD_RATINGS,
-        schemas.GOLD_ITEM_STATS,
-    )
+    details |= {"held_out_from": f"{cutoff:%Y-%m-%d}", SETTINGS: state_settings(context.lake)}
+    start = f"on {counts.base}'s" if counts.base else "from all events"
     return Outcome(
-        f"{counts.sequences:,} users, {counts.training_windows:,} training windows, "
+        f"{start}: {counts.touched_users:,} of {counts.sequences:,} users touched, "
+        f"{counts.training_windows:,} windows written ({counts.settled_windows:,} final), "
         f"{counts.holdout_users:,} users held out from {cutoff:%Y-%m-%d}",
         rows_in=counts.events,
         rows_out=counts.sequences,
-        details={**details, "held_out_from": f"{cutoff:%Y-%m-%d}"},
-        tables_read=context.done("build_silver").tables_written,
-        tables_written={table.name: lake.version(table) for table in tables},
+        details=details,
+        tables_read={
+            **context.done("build_silver").tables_written,
+            schemas.SILVER_EVENTS.name: night.events_version,
+        },
+        tables_written=night.written,
     )
 
 
@@ -120,4 +157,6 @@ BUILD_GOLD = Step(
     ("gold",),
     "build_silver",
     _build_gold,
+    # A repair of an earlier night makes this one to be done again.
+    lambda context: str(last_change(context.lake, context.run_date)),
 )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from recsys import schemas
+from recsys.checks import RED
+from recsys.errors import PublishError
 from recsys.lake.publish import Published, publish
+from recsys.lake.quality import read_checks
 from recsys.score.checks import check_lists
 from recsys.score.job import Versions, score_users
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import open_tracking
+
+_RED = f"checks {RED}"
 
 
 def _versions(context: Context) -> Versions:
@@ -38,6 +43,7 @@ def _score_users(context: Context) -> Outcome:
 
 
 def _publish(context: Context) -> Outcome:
+    require_no_red(context)
     scored = context.done("score_users")
     versions = _versions(context)
     night = Published(
@@ -56,6 +62,36 @@ def _publish(context: Context) -> Outcome:
         rows_out=night.lists,
         tables_read=scored.tables_written,
         tables_written={schemas.OPS_PUBLISHED.name: version},
+    )
+
+
+def require_no_red(context: Context) -> None:
+    """Let the night be published only where none of its quality checks is red.
+
+    Raises:
+        PublishError: a check is red, and ``quality.block_publish`` is on.
+    """
+    red = [check for check in read_checks(context.lake, context.run_date) if check.status == RED]
+    stages = {stage for stage, run in context.runs.items() if int(run.details.get(_RED, 0))}
+    lost = sorted(stages - {check.stage for check in red})
+    if not red and not lost:
+        return
+    if not context.settings.quality.block_publish:
+        context.say("  red quality checks, published all the same (quality.block_publish=off)")
+        return
+    if not red:
+        raise PublishError(
+            f"a quality check of {lost[0]} was red, and what it found was lost",
+            do=f"recsys {lost[0].replace('_', '-')} --date {context.run_date} --force",
+        )
+    first = red[0]
+    others = f" (and {len(red) - 1} more)" if len(red) > 1 else ""
+    raise PublishError(
+        f"a quality check is red{others}: {first}",
+        where=f"{context.settings.lake.root}/{first.table} version {first.table_version}",
+        do=f"look at `recsys checks --date {context.run_date}`, mend the cause and run the night "
+        "again; if the data is right, publish it with quality.block_publish=off. The lists "
+        "published before stay live",
     )
 
 

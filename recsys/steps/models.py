@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,15 +16,17 @@ from recsys.bundle import load_bundle
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
-from recsys.lake.gold import holdout_cutoff, pin_training_table
+from recsys.lake.gold import pin_training_table
 from recsys.lake.popularity import read_popularity
+from recsys.lake.sequences import holdout_cutoff
+from recsys.lake.staging import stage_files
 from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import open_tracking, tracking_uri
-from recsys.train.job import TrainingJob
-from recsys.train.launch import launch_training
+from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.launch import find_result, launch_training
 
 
 def _train(context: Context) -> Outcome:
@@ -51,7 +54,7 @@ def _train(context: Context) -> Outcome:
         read,
         {"code_commit": code_commit(), "lake": settings.lake.root},
     )
-    result = launch_training(job, context.spark)
+    result = _launch(context, job)
     best = result.metrics.get("validation_ndcg_at_10", float("nan"))
     return Outcome(
         f"{result.epochs} epochs, best {result.best_epoch + 1} (validation NDCG@10 {best:.4f}), "
@@ -68,6 +71,18 @@ def _train(context: Context) -> Outcome:
         },
         tables_read=read,
     )
+
+
+def _launch(context: Context, job: TrainingJob) -> TrainingResult:
+    """Train, on copies of the files where ``feed.stage_dir`` says so; they go when it is done."""
+    stage_dir = context.settings.feed.stage_dir
+    if not stage_dir or find_result(job) is not None:
+        return launch_training(job, context.spark)
+    folder = Path(stage_dir).absolute() / Path(job.checkpoint_dir).name
+    table = stage_files(context.spark, job.table, folder)
+    result = launch_training(dataclasses.replace(job, table=table), context.spark)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 def _evaluate(context: Context) -> Outcome:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 
-from recsys.errors import RecsysError, first_line
+from recsys.checks import GREEN, STATUSES, of_stage
+from recsys.errors import ConflictError, RecsysError, first_line
 from recsys.lake.operations import FAILED, SUCCEEDED, StageRun, check_schema_version, record_run
+from recsys.lake.quality import CheckResult, check_tables, record_checks
 from recsys.steps.context import Context, Outcome, Step
 
 # Settings that say where or how fast a step runs, not what comes out.
@@ -15,6 +19,8 @@ _NOT_PART_OF_RESULT = {
     "train": {"checkpoint_dir", "hosts"},
     "privacy": {"key_file"},
     "input": {"path"},
+    "ingest": {"accept_schema", "unmapped_drift"},
+    "feed": {"stage_dir"},
 }
 
 
@@ -31,6 +37,20 @@ def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
 
 
 def _run_step(context: Context, step: Step) -> StageRun:
+    """Run a step; where another run of the lake was in the way, look again and start over."""
+    retries = context.settings.lake.retries
+    for left in range(retries, -1, -1):
+        try:
+            return _try_step(context, step)
+        except ConflictError as error:
+            if not left:
+                raise
+            context.say(f"  {step.name:<13} {error.what}: again")
+            context.refresh()
+    raise AssertionError("the last try returns or raises")
+
+
+def _try_step(context: Context, step: Step) -> StageRun:
     started = time.monotonic()
     fingerprint = ""
     try:
@@ -40,14 +60,46 @@ def _run_step(context: Context, step: Step) -> StageRun:
             context.say(f"  {step.name:<13} done before, nothing to do")
             return before
         outcome = step.run(context)
+        results, outcome = _check(context, step, outcome)
     except BaseException as error:
         _record_failure(context, step, fingerprint, time.monotonic() - started, error)
         raise
     run = _to_run(context, step, SUCCEEDED, fingerprint, time.monotonic() - started, outcome)
-    record_run(context.lake, run)
+    # Both at once; a red result is a detail of the run too, so neither can be lost alone.
+    context.lake.in_parallel(
+        lambda: record_run(context.lake, run), lambda: _record_checks(context, step, results)
+    )
     context.runs[step.name] = run
     context.say(f"  {step.name:<13} {run.seconds:6.1f} s  {outcome.headline}")
+    for result in results:
+        if result.status != GREEN:
+            context.say(f"  {'':<13} {result.status}: {result}")
     return run
+
+
+def _check(context: Context, step: Step, outcome: Outcome) -> tuple[list[CheckResult], Outcome]:
+    """Check the tables that the step has written; what is red stops `publish`, not the step."""
+    if not of_stage(step.name):
+        return [], outcome
+    started = time.monotonic()
+    figures = {name: int(value) for name, value in outcome.details.items() if value.isdecimal()}
+    figures |= {"rows_in": outcome.rows_in, "rows_out": outcome.rows_out}
+    written = outcome.tables_written
+    results = check_tables(
+        context.lake, context.run_date, step.name, written, figures, context.history
+    )
+    said = Counter(result.status for result in results)
+    details = {
+        **outcome.details,
+        **{f"checks {status}": str(said[status]) for status in STATUSES},
+        "checks seconds": f"{time.monotonic() - started:.2f}",
+    }
+    return results, dataclasses.replace(outcome, details=details)
+
+
+def _record_checks(context: Context, step: Step, results: Sequence[CheckResult]) -> None:
+    if results:
+        record_checks(context.lake, context.run_date, step.name, results, context.history)
 
 
 def _is_done(run: StageRun, fingerprint: str) -> bool:

@@ -43,8 +43,8 @@ class Batch:
 
     Attributes:
         items: int64 [rows, length], oldest first, zeros in front; no rows in an empty batch.
-        positions: int64 [targets], flat indices into [rows, length - 1]: inputs whose item and
-            whose next item are both real. Found here, on the CPU, so that a GPU need not wait.
+        positions: int64 [targets], flat indices into [rows, length - 1]: real inputs whose next
+            item is a target. Found here, on the CPU, so that a GPU need not wait.
         weights: float32 [rows, length], what each item is worth as a target; None: all the same.
     """
 
@@ -94,9 +94,9 @@ def make_batch(rows: Rows, recency: Recency | None) -> Batch:
     """A batch from rows (with hours where ``recency`` is given)."""
     length = rows.shape[1] if recency is None else rows.shape[1] // 2
     items = rows[:, :length]
-    real = (items[:, :-1] > 0) & (items[:, 1:] > 0)
+    real = (items[:, :-1] != 0) & (items[:, 1:] > 0)
     return Batch(
-        torch.from_numpy(items.astype(np.int64)),
+        torch.from_numpy(np.abs(items).astype(np.int64)),
         torch.from_numpy(np.flatnonzero(real)),
         None if recency is None else torch.from_numpy(recency.weigh(rows[:, length:])),
     )

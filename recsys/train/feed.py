@@ -130,8 +130,12 @@ class RowGroupFeed:
                     yield rows[start : start + size]
 
 
-def petastorm_feed(table: PinnedTable, options: FeedOptions, workers: int) -> RowGroupFeed:
+def petastorm_feed(
+    table: PinnedTable, options: FeedOptions, workers: int, store: Mapping[str, str] | None = None
+) -> RowGroupFeed:
     """The feed of production: row groups through Petastorm with ``workers`` threads.
+
+    ``store``: see ``read_row_groups``.
 
     Raises:
         TrainingError: the table has no training or no validation files.
@@ -139,7 +143,9 @@ def petastorm_feed(table: PinnedTable, options: FeedOptions, workers: int) -> Ro
     from recsys.train.petastorm_reader import read_row_groups
 
     with_hours = options.recency is not None
-    return RowGroupFeed(table, lambda files: read_row_groups(files, workers, with_hours), options)
+    return RowGroupFeed(
+        table, lambda files: read_row_groups(files, workers, with_hours, store), options
+    )
 
 
 class InMemoryFeed(RowGroupFeed):

@@ -30,6 +30,7 @@ _STOP_SECONDS = 10.0
 _SIGNAL_BASE = 128
 _KEPT_LINES = 200
 _LOOPBACK = {"localhost", "127.0.0.1"}
+_OF_THE_DRIVER = {"RECSYS_PSEUDONYM_KEY"}
 
 
 def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResult:
@@ -101,8 +102,7 @@ def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
         command += ["--network-interface", "lo"]
     command += [sys.executable, "-u", "-m", "recsys.train.worker", str(folder / JOB_FILE)]
     environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(settings.threads_per_rank),
+        **rank_environment(job),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONWARNINGS": "ignore::UserWarning,ignore::FutureWarning",
     }
@@ -127,6 +127,12 @@ def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
         reader.join(timeout=_STOP_SECONDS)
     if code != 0:
         raise _explain(job, list(lines), code)
+
+
+def rank_environment(job: TrainingJob) -> dict[str, str]:
+    """What ranks get of this process's variables: all but the key that knows who users are."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_DRIVER}
+    return {**kept, "OMP_NUM_THREADS": str(job.settings.train.threads_per_rank)}
 
 
 def _end_with_parent() -> None:
@@ -260,7 +266,7 @@ def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
             num_proc=settings.ranks,
             use_gloo=True,
             executable=os.environ.get("PYSPARK_PYTHON", sys.executable),
-            env={**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_rank)},
+            env=rank_environment(job),
             verbose=1,
         )
     except Exception as error:

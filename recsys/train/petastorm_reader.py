@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
 from recsys.errors import TrainingError
-from recsys.schemas import EVENT_TIMES, ITEMS, DataFile
+from recsys.schemas import CONTEXT, EVENT_TIMES, ITEMS, DataFile
+from recsys.train.object_store import as_path, find_store
 from recsys.train.shuffle import Rows, pack_rows
 
 with warnings.catch_warnings():
@@ -24,6 +25,10 @@ with warnings.catch_warnings():
     from petastorm.reader import make_batch_reader
 
 _DAMAGED = "the pinned version was changed or vacuumed; rebuild gold and train again"
+_NO_HDFS = (
+    "ranks read HDFS through Hadoop's own client (its command `hadoop` on PATH, and libhdfs.so): "
+    "install it, or set feed.stage_dir, a folder that executors and ranks share"
+)
 _QUEUED_ROW_GROUPS = 4
 
 # It reports at level INFO that files are plain Parquet, which they are meant to be.
@@ -31,7 +36,10 @@ logging.getLogger("petastorm").setLevel(logging.WARNING)
 
 
 def read_row_groups(
-    files: Sequence[DataFile], workers: int, with_hours: bool
+    files: Sequence[DataFile],
+    workers: int,
+    with_hours: bool,
+    store: Mapping[str, str] | None = None,
 ) -> Generator[Rows, None, None]:
     """The windows of each file, int32 [rows, width], in the order of ``files`` (see ``Rows``).
 
@@ -39,19 +47,22 @@ def read_row_groups(
         files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, percent-encoded.
         workers: reading threads.
         with_hours: read the events' times too.
+        store: of s3a:// files: ``endpoint`` and ``region`` where they are not Amazon's defaults.
 
     Raises:
         TrainingError: a file is missing or unreadable, or does not hold what the plan says.
     """
     workers = min(workers, len(files))
-    columns = [ITEMS, EVENT_TIMES] if with_hours else [ITEMS]
+    columns = [ITEMS, EVENT_TIMES, CONTEXT] if with_hours else [ITEMS, CONTEXT]
     readers: list[Any] = []
     # Petastorm calls deprecated pyarrow functions for every row group it touches. The filter is
     # global and stays: its own threads would lose a temporary one.
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"petastorm|pyarrow")
     try:
-        readers += [_open(files[worker::workers], columns) for worker in range(workers)]
+        readers += [
+            _open(files[worker::workers], columns, store or {}) for worker in range(workers)
+        ]
         for position, file in enumerate(files):
             yield _next_rows(readers[position % workers], file, columns)
     finally:
@@ -60,11 +71,13 @@ def read_row_groups(
             reader.join()
 
 
-def _open(files: Sequence[DataFile], columns: Sequence[str]) -> Any:
+def _open(files: Sequence[DataFile], columns: Sequence[str], store: Mapping[str, str]) -> Any:
+    # Petastorm takes paths as they are, Spark writes them percent-encoded.
+    urls = [unquote(file.url) for file in files]
     try:
+        s3 = find_store(urls[0], store)
         return make_batch_reader(
-            # Petastorm takes paths as they are, Spark writes them percent-encoded.
-            [unquote(file.url) for file in files],
+            urls if s3 is None else [as_path(url) for url in urls],
             schema_fields=[f"^{column}$" for column in columns],
             reader_pool_type="thread",
             workers_count=1,
@@ -73,6 +86,7 @@ def _open(files: Sequence[DataFile], columns: Sequence[str]) -> Any:
             shuffle_rows=False,
             num_epochs=1,
             hdfs_driver="libhdfs",
+            filesystem=s3,
             convert_early_to_numpy=True,
         )
     except Exception as error:
@@ -80,7 +94,7 @@ def _open(files: Sequence[DataFile], columns: Sequence[str]) -> Any:
         raise TrainingError(
             f"Petastorm can't open the training files: {error}",
             where=f"{files[0].url}{more}",
-            do=_DAMAGED,
+            do=_NO_HDFS if urls[0].startswith("hdfs://") else _DAMAGED,
         ) from error
 
 
@@ -95,11 +109,12 @@ def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
             found = next(reader)
         arrays = [np.asarray(getattr(found, column)) for column in columns]
     except StopIteration:
-        arrays = [np.zeros((0, file.bucket), dtype=np.int32)]
+        arrays = [np.zeros((0, file.bucket), dtype=np.int32), np.zeros(0, dtype=np.int32)]
     except Exception as error:
         raise TrainingError(
             f"a training file can't be read: {error}", where=file.url, do=_DAMAGED
         ) from error
+    *arrays, context = arrays
     wrong = [array.shape for array in arrays if array.shape != (file.rows, file.bucket)]
     if wrong:
         raise TrainingError(
@@ -108,6 +123,4 @@ def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
             where=file.url,
             do=_DAMAGED,
         )
-    if len(arrays) == 1:
-        return arrays[0].astype(np.int32, copy=False)
-    return pack_rows(arrays[0], arrays[1])
+    return pack_rows(arrays[0], context, arrays[1] if len(arrays) > 1 else None)

@@ -47,7 +47,10 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
         recency=None if half_life is None else Recency(half_life, run_date),
         pin_memory=device.type == "cuda",
     )
-    return petastorm_feed(job.table, options, settings.feed.workers)
+    lake = settings.lake
+    store = {"endpoint": lake.s3_endpoint, "region": lake.s3_region}
+    given = {name: value for name, value in store.items() if value}
+    return petastorm_feed(job.table, options, settings.feed.workers, given)
 
 
 def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:

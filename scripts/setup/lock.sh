@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes both lock files anew from setup.py and requirements-airflow.in.
+# Writes the lock files anew from setup.py and requirements-*.in.
 # Versions already locked stay as they are; with --upgrade they move.
 set -euo pipefail
 # shellcheck source=scripts/setup/common.sh
@@ -22,3 +22,4 @@ lock() { # LOCK ARGUMENT...
 
 lock requirements.lock setup.py --extra horovod --extra notebooks --extra dev "$@"
 lock requirements-airflow.lock requirements-airflow.in "$@"
+lock requirements-cluster.lock requirements-cluster.in "$@"

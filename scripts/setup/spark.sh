@@ -26,7 +26,7 @@ fetch_delta_jars() { # VENV VERSION FOLDER
     local unfinished="$3.$$" log="$TOOLS/delta-jars.log"
     mkdir -p "$unfinished"
     say "fetching the jars of Delta $2 (once)"
-    if ! "$1/bin/python" "$SETUP_DIR/fetch_delta_jars.py" "$2" "$unfinished" >"$log" 2>&1; then
+    if ! "$1/bin/python" "$SETUP_DIR/fetch_jars.py" "$unfinished" "io.delta:delta-spark_2.13:$2" >"$log" 2>&1; then
         rm -rf "$unfinished"
         grep -iE 'unresolved|not found|refused|timed out|exception' "$log" | cut -c1-200 | head -8 >&2 || true
         fail "the jars of Delta $2 could not be fetched" "Spark's Ivy said why above; all of it: $log" \

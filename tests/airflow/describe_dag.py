@@ -29,6 +29,7 @@ described = {
     "tags": sorted(dag.tags),
     "has_doc": bool(dag.doc_md),
     "command": spark_submit("train", "2026-01-02"),
+    "housekeeping": bag.dags["recsys_housekeeping"].user_defined_macros["housekeeping_command"](),
     "no_night": error_of("", None),
     "wrong_home": error_of("/nowhere", "2026-01-02"),
     "imports_recsys": "recsys" in sys.modules,

@@ -136,6 +136,13 @@ def test_command_survives_spaces_and_quotes(described: dict[str, Any]) -> None:
     ]  # fmt: skip
 
 
+def test_housekeeping_runs_its_job_with_the_same_settings(described: dict[str, Any]) -> None:
+    words = shlex.split(described["housekeeping"])
+    assert words[words.index("jobs/housekeeping.py") :] == [
+        "jobs/housekeeping.py", "--lake", "/a lake's", "train.hosts=a:1, b:1", "train.ranks=2",
+    ]  # fmt: skip
+
+
 def test_mistakes_of_deployment_are_explained(described: dict[str, Any]) -> None:
     assert "set recsys_home" in described["wrong_home"].lower()
     assert "parameter date" in described["no_night"]

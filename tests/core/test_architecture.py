@@ -91,6 +91,6 @@ def test_each_job_is_under_60_lines_and_has_its_step() -> None:
     from recsys.steps import SUMMARIES
 
     jobs = {path.stem: path for path in (REPOSITORY / "jobs").glob("*.py")}
-    assert sorted(jobs) == sorted(SUMMARIES)
+    assert sorted(jobs) == sorted([*SUMMARIES, "housekeeping"])
     for path in jobs.values():
         assert len(path.read_text(encoding="utf-8").splitlines()) < 60

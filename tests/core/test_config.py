@@ -118,6 +118,7 @@ def test_unknown_key_without_a_near_one_lists_what_is_known() -> None:
         ("gold.length_buckets=[8, x]", "gold.length_buckets.1='x' is not allowed: ", "padded"),
         ("spark.extra={spark.a: [1]}", "spark.extra.spark.a=[1] is not allowed: ", "Spark setting"),
         ("evaluate.als.rank=0", "evaluate.als.rank=0 is not allowed: ", "latent factors"),
+        ("lake.s3_endpoint=minio:9000", "lake.s3_endpoint='minio:9000' is not allowed: ", "S3-"),
     ],
 )  # fmt: skip
 def test_bad_value_names_key_value_what_is_allowed_meaning_and_source(

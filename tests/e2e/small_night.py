@@ -74,7 +74,7 @@ def read_state(spark: Any, root: Path) -> dict[str, list[str]]:
 
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # as in a new process
     lake = Lake(spark, load_settings(None, [f"lake.root={root}"]))
-    left_out = {"top_n_version", "users_version", "items_version", "published_at"}
+    left_out = {"top_n_version", "users_version", "items_version", "published_at", "table_version"}
     operations = (schemas.OPS_RUNS, schemas.OPS_LAKE)
     tables = [table for table in schemas.TABLES if table not in operations]
     frames = {table.name: lake.read(table) for table in tables}

@@ -147,10 +147,10 @@ def scored(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Sco
     )
     sequences = write(
         schemas.GOLD_SEQUENCES,
-        [(u, f"u{u}", h, [1] * len(h), [0] * len(h), len(h), seen, 8 if len(h) < 9 else 16)
-         for u, (h, seen) in HISTORIES.items()],
+        [(u, f"u{u}", h, [1] * len(h), [0] * len(h), len(h), seen, 8 if len(h) < 9 else 16,
+          [], 0, [], []) for u, (h, seen) in HISTORIES.items()],
     )  # fmt: skip
-    days = [(i, NIGHT, 1, int(w), NIGHT) for i, w in enumerate(popularity()) if w > 0]
+    days = [(i, NIGHT, 1, int(w)) for i, w in enumerate(popularity()) if w > 0]
     stats = write(schemas.GOLD_ITEM_STATS, days)
     bundle = folder / "bundle"
     save_bundle(bundle, random_model(), BundleInfo(str(NIGHT), "f", KNOWN, 4))

@@ -77,7 +77,7 @@ def ingest(
 def parse(log: LogFormat, bronze: DataFrame, run_date: date = DAY) -> DataFrame:
     """The rows of bronze, parsed as build_silver does."""
     records = drop_headers(bronze, log)
-    return parse_records(records, log, read_header(bronze, log), run_date, 300)
+    return parse_records(records, log, read_header(bronze, log), run_date, 300, 10_000)
 
 
 def build(

@@ -18,8 +18,7 @@ from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Batch, Recency
 from recsys.train.feed import BatchStream, FeedOptions, InMemoryFeed, RowGroupFeed, petastorm_feed
-from recsys.train.shuffle import pack_rows
-from tests.training_tables import Windows, make_table
+from tests.training_tables import Windows, make_table, pack_columns
 
 pytestmark = pytest.mark.torch
 
@@ -74,9 +73,8 @@ def test_petastorm_and_memory_give_the_same_batches(
     table: tuple[PinnedTable, Windows], workers: int, recency: Recency | None
 ) -> None:
     options = dataclasses.replace(OPTIONS, recency=recency)
-    rows = {url: columns[schemas.ITEMS] for url, columns in table[1].items()}
-    if recency is not None:
-        rows = {url: pack_rows(*columns.values()) for url, columns in table[1].items()}
+    with_hours = recency is not None
+    rows = {url: pack_columns(columns, with_hours) for url, columns in table[1].items()}
     twin = InMemoryFeed(table[0], rows, options)
     feed = petastorm_feed(table[0], options, workers)
     for epoch in range(2):

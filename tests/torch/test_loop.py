@@ -55,7 +55,7 @@ def test_it_learns_and_reports(table: tuple[PinnedTable, Windows], tmp_path: Pat
     assert (result.epochs, result.best_epoch, result.run_id) == (6, 5, "run-1")
     assert result.global_steps == 6 * 15 == len(tracker.losses)
     targets = [
-        (columns["items"][:, :-1] > 0).sum()
+        ((columns["items"] > 0).sum(axis=1) - np.maximum(columns["context"], 1)).clip(0).sum()
         for file in table[0].files
         if file.split == "train"
         for columns in [table[1][file.url]]
@@ -198,7 +198,9 @@ def test_starting_from_popularity_is_better_at_once(
     rows = {url: columns["items"].copy() for url, columns in table[1].items()}
     for items in rows.values():
         items[items > 8] = 7  # one item is most of all events
-    contents = {url: {"items": items} for url, items in rows.items()}
+    contents = {
+        url: {"items": items, "context": table[1][url]["context"]} for url, items in rows.items()
+    }
     losses = []
     for setting in ("true", "false"):
         job = make_job(tmp_path / setting, table[0], f"train.start_from_popularity={setting}")

@@ -1,0 +1,121 @@
+"""Users that asked to be forgotten are in no table, file, list or log; the next night goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys import schemas
+from recsys.errors import InputError, LakeError
+from recsys.lake.erasure import check_quiet, erase_rows, find_users
+from recsys.lake.local import local_frame
+from recsys.lake.proof import prove, purge
+from recsys.lake.publish import Published, live, live_lists, publish
+from recsys.lake.tables import Lake
+from tests.spark.etl_nights import DAILY, DAYS, SMALL, Etl, content
+from tests.spark.tiny_logs import event
+
+pytestmark = pytest.mark.spark
+
+GONE = ("ann", "cid")
+WITH_PSEUDONYMS = [text for text in SMALL if "pseudonyms" not in text]
+
+
+def records(day: int, users: tuple[str, ...]) -> list[Any]:
+    found = []
+    for n in range(24):
+        user, ts = users[n % len(users)], f"{DAYS[day]}T{n:02d}:00:0{day}Z"
+        kind, more = ("rating", {"rating": 3}) if n % 5 == 0 else ("view", {})
+        found.append(event(user, "abcdef"[(n * 5 + day) % 6], ts, kind, **more))
+    # A record of nobody that says a name, one of another user whose item is called alike.
+    return [*found, '{"user": "ann", "item"', event("bob", "ann-item", f"{DAYS[day]}T23:30:00Z")]
+
+
+def publish_lists(lake: Lake, day: int) -> None:
+    users = [row[0] for row in lake.read(schemas.SILVER_USERS).select("user_id").collect()]
+    rows = [(DAYS[day], user, "1", [(1, "a", 0.5, "model")]) for user in users]
+    frame = local_frame(
+        lake.spark,
+        [(*row[:3], [dict(zip(("rank", "item_id", "score", "reason"), e, strict=True))
+                     for e in row[3]]) for row in rows],
+        schemas.GOLD_TOP_N.ddl,
+    )  # fmt: skip
+    commit = lake.replace(schemas.GOLD_TOP_N, frame, f"run_date = '{DAYS[day]}'")
+    versions = (lake.version(schemas.SILVER_USERS), lake.version(schemas.SILVER_ITEMS))
+    publish(lake, Published(DAYS[day], commit.version, "m", "1", *versions, len(rows)))
+
+
+def test_erased_users_are_nowhere_and_the_next_night_goes_on(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    everyone = ("ann", "bob", "cid", "dan")
+    etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *WITH_PSEUDONYMS), tmp_path / "logs")
+    etl.write({DAYS[day]: records(day, everyone) for day in range(3)})
+    lake = etl.lake
+    for day in range(2):
+        etl.run(DAYS[day])
+        publish_lists(lake, day)
+    highest = lake.read(schemas.SILVER_USERS).agg({"user_idx": "max"}).collect()[0][0]
+    users = find_users(lake, [*GONE, "never seen"])
+    # A failed check has given one of them as an example.
+    told = lake.read(schemas.OPS_CHECKS).limit(1).drop("message")
+    example = told.selectExpr("*", f"'1 key twice: user_id {users.pseudonyms[0]}' as message")
+    lake.append(schemas.OPS_CHECKS, example)
+    assert len(users.indices) == len(GONE)
+    with pytest.raises(LakeError, match="still holds users"):
+        prove(lake, DAILY, users)
+
+    deleted = erase_rows(lake, DAILY, users, lambda _: None)
+    assert deleted["silver/users"] == deleted["silver/user_vault"] == len(GONE)
+    # Of each night: twelve events of the two, and the broken line.
+    assert deleted["bronze/events"] == 2 * (12 + 1)
+    assert all(deleted[name] for name in ("silver/events", "gold/sequences", "gold/top_n"))
+    purge(lake, lambda _: None)
+    files, entries = prove(lake, DAILY, users)
+    assert files > 0
+    assert entries > 0
+
+    messages = [row[0] for row in lake.read(schemas.OPS_CHECKS).select("message").collect()]
+    assert "1 key twice: user_id (erased)" in messages
+
+    # What is live can be read, and is for the others.
+    assert live(lake).run_date == DAYS[1]
+    assert live_lists(lake).count() == 2
+    # The next night starts from the last one; without the two it is as if they had never been.
+    last = [record for record in records(2, ("bob", "dan", "new")) if isinstance(record, dict)]
+    etl.write({DAYS[2]: last})
+    said = etl.run(DAYS[2])
+    assert any(f"on {DAYS[1]}'s" in line for line in said)
+    indices = dict(lake.read(schemas.SILVER_USERS).select("user_id", "user_idx").collect())
+    assert max(indices.values()) == highest + 1
+    prove(lake, DAILY, users)
+
+    other = Etl(make_lake(f"lake.root={tmp_path}/other", *WITH_PSEUDONYMS), tmp_path / "others")
+    for day in range(2):
+        said_by = [record for record in records(day, everyone) if isinstance(record, dict)]
+        other.write({DAYS[day]: [record for record in said_by if record["user"] not in GONE]})
+    other.write({DAYS[2]: last})
+    other.run(DAYS[2])
+    wanted, found = content(other.lake), content(lake)
+    # Item statistics name nobody, and keep their counts.
+    differ = {name for name in wanted if wanted[name] != found[name]}
+    assert differ == {schemas.GOLD_ITEM_STATS.name}
+
+
+def test_no_user_and_a_running_night_are_refused(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *WITH_PSEUDONYMS), tmp_path / "logs")
+    with pytest.raises(InputError, match="no user to erase"):
+        find_users(etl.lake, ["", "  "])
+    check_quiet(etl.lake)
+    row = ("id", DAYS[0], "ingest", "succeeded", "f", 1, 1, {}, {}, {}, 1.0, "")
+    moment = datetime.now(UTC) - timedelta(minutes=5)
+    frame = local_frame(etl.lake.spark, [(*row, moment)], schemas.OPS_RUNS.ddl)
+    etl.lake.append(schemas.OPS_RUNS, frame)
+    with pytest.raises(LakeError, match="has not ended"):
+        check_quiet(etl.lake)

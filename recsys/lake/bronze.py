@@ -72,7 +72,8 @@ def one_task_a_split(spark: SparkSession) -> Iterator[None]:
 
 
 def _split_bytes(spark: SparkSession) -> int:
-    return int(str(spark.conf.get("spark.sql.files.maxPartitionBytes")).removesuffix("b"))
+    text = str(spark.conf.get("spark.sql.files.maxPartitionBytes"))  # 134217728b, 128m, …
+    return int(spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(text))  # type: ignore[union-attr]
 
 
 def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) -> DataFrame:

@@ -13,14 +13,14 @@ from recsys.lake.tables import Lake
 
 DUPLICATE = "_duplicate"
 _GROUP = "_group"
-_CONTENT = (schemas.USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE)
+_CONTENT = (schemas.RAW_USER_ID, schemas.ITEM_ID, schemas.EVENT_TYPE)
 _FIGURES = (schemas.RATING, schemas.VALUE)
 _PLACE = (schemas.SOURCE_FILE, schemas.SOURCE_OFFSET)
 _KEY = (schemas.EVENT_DATE, schemas.EVENT_ID)
 
 
-def mark_duplicates(parsed: DataFrame, near_seconds: int, many_days: bool) -> DataFrame:
-    """Add event_id and whether an earlier record of the night says the same.
+def mark_duplicates(parsed: DataFrame, near_seconds: int, many_days: bool, tasks: int) -> DataFrame:
+    """Add whether an earlier record of the night says the same.
 
     A duplicate repeats the same user, item and type within ``near_seconds`` of the record before
     it in the same day's log, or is equal to a record of another day's log. Days are looked at on
@@ -29,6 +29,7 @@ def mark_duplicates(parsed: DataFrame, near_seconds: int, many_days: bool) -> Da
     Args:
         parsed: records with reason and log_date; text columns of good ones are dropped.
         many_days: the night reads more than one day's log.
+        tasks: that the records are shared out to.
     """
     rejected = F.col(schemas.REASON).isNotNull()
     # Rows are shuffled by one number instead of three strings, and only a reject keeps its line.
@@ -36,6 +37,8 @@ def mark_duplicates(parsed: DataFrame, near_seconds: int, many_days: bool) -> Da
     group = F.when(rejected, F.xxhash64(*_PLACE)).otherwise(F.xxhash64(*_CONTENT))
     kept = F.when(rejected, F.col(schemas.RAW))
     events = parsed.withColumns({schemas.RAW: kept, _GROUP: group})
+    # One shuffle serves both windows: Spark would cut each by all of its own columns otherwise.
+    events = events.repartition(tasks, _GROUP)
     day = [schemas.LOG_DATE] if many_days else []
     order = Window.partitionBy(_GROUP, *day).orderBy(schemas.EVENT_TS, *_PLACE)
     moment = F.unix_micros(schemas.EVENT_TS)
@@ -48,7 +51,7 @@ def mark_duplicates(parsed: DataFrame, near_seconds: int, many_days: bool) -> Da
         again = _said(_same((*_CONTENT, schemas.EVENT_TS, *_FIGURES), exact))
         marked = marked.withColumn(DUPLICATE, F.col(DUPLICATE) | (again & ~rejected))
     places = {name: F.when(rejected, F.col(name)) for name in _PLACE}
-    return marked.withColumns({schemas.EVENT_ID: _event_id(), **places}).drop(_GROUP)
+    return marked.withColumns(places).drop(_GROUP)
 
 
 def _same(names: tuple[str, ...], order: WindowSpec) -> Column:
@@ -64,11 +67,16 @@ def _said(condition: Column) -> Column:
     return F.coalesce(condition, F.lit(False))
 
 
-def _event_id() -> Column:
+def add_event_ids(events: DataFrame) -> DataFrame:
+    """Add event_id, a hash of all that an event says.
+
+    It is made where it is needed: 32 characters that nothing can compress would double what a night
+    shuffles and keeps.
+    """
     figures = [F.unix_micros(schemas.EVENT_TS), *map(F.col, _FIGURES)]
-    parts = [*map(F.col, _CONTENT), *figures]
+    parts = [F.col(schemas.USER_ID), *map(F.col, _CONTENT[1:]), *figures]
     texts = [F.coalesce(part.cast("string"), F.lit("")) for part in parts]
-    return F.md5(F.concat_ws("\u001f", *texts))
+    return events.withColumn(schemas.EVENT_ID, F.md5(F.concat_ws("\u001f", *texts)))
 
 
 def known_before(
@@ -94,10 +102,12 @@ def known_before(
     if not dates:
         return None
     # Mostly these are the late events alone: few, so the others' ids are not shuffled.
-    touched = good.where(F.col(schemas.EVENT_DATE).isin(dates)).select(*_KEY)
+    touched = add_event_ids(good.where(F.col(schemas.EVENT_DATE).isin(dates))).select(*_KEY)
     return others.select(*_KEY).join(touched, list(_KEY), "left_semi").persist()
 
 
 def without(good: DataFrame, known: DataFrame | None) -> DataFrame:
     """The events that no other night has brought."""
-    return good if known is None else good.join(known, list(_KEY), "left_anti")
+    if known is None:
+        return good
+    return add_event_ids(good).join(known, list(_KEY), "left_anti").drop(schemas.EVENT_ID)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
+from math import ceil
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -23,13 +24,22 @@ from recsys.lake.accounting import (
 from recsys.lake.bronze import drop_headers, read_header
 from recsys.lake.catalogue import add_titles, load_catalogue, update_titles
 from recsys.lake.commits import NIGHT
-from recsys.lake.duplicates import DUPLICATE, known_before, mark_duplicates, without
+from recsys.lake.duplicates import (
+    DUPLICATE,
+    add_event_ids,
+    known_before,
+    mark_duplicates,
+    without,
+)
 from recsys.lake.files import log_date
 from recsys.lake.formats import LogFormat
 from recsys.lake.indices import append_new_ids, without_known
 from recsys.lake.parse import parse_records
 from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
 from recsys.lake.tables import Lake
+
+_RECORDS_A_TASK = 250_000
+"""A task sorts so many in memory, some 50 MB; more would be written to disk and read again."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +97,14 @@ def build_silver(
     night = _Night(lake, log, input_root, since, run_date, lake.version(schemas.SILVER_EVENTS))
     bronze = lake.read(schemas.BRONZE_EVENTS).where(night.rows)
     records = drop_headers(bronze, log)
+    read = records.count()
     marked = mark_duplicates(
-        add_pseudonyms(_parse(night, bronze, records), key),
+        _parse(night, bronze, records),
         lake.settings.silver.near_duplicate_seconds,
         night.reads_many_days,
+        max(lake.spark.sparkContext.defaultParallelism, ceil(read / _RECORDS_A_TASK)),
     )
-    marked = marked.persist(StorageLevel.MEMORY_AND_DISK)
+    marked = add_pseudonyms(marked, key).persist(StorageLevel.DISK_ONLY)
     try:
         counted = count_records(marked)
         try:
@@ -100,7 +112,9 @@ def build_silver(
         except InputError:
             _write_rejects(night, marked)
             raise
-        return _write(night, records, marked, counted)
+        counts = _write(night, marked, counted)
+        reconcile(counts, read)
+        return counts
     finally:
         marked.unpersist()
 
@@ -123,7 +137,7 @@ def _parse(night: _Night, bronze: DataFrame, records: DataFrame) -> DataFrame:
     return parsed.withColumn(schemas.LOG_DATE, day)
 
 
-def _write(night: _Night, records: DataFrame, marked: DataFrame, counted: Counted) -> SilverCounts:
+def _write(night: _Night, marked: DataFrame, counted: Counted) -> SilverCounts:
     lake = night.lake
     valid = marked.where(F.col(schemas.REASON).isNull())
     users, aside = _find_users(lake, valid)
@@ -134,8 +148,7 @@ def _write(night: _Night, records: DataFrame, marked: DataFrame, counted: Counte
     new = without(good, known if again else None)
     catalogue = load_catalogue(lake, night.log, night.input_root)
     try:
-        records_read, rejects, set_aside, new_users, new_items, written = lake.in_parallel(
-            records.count,
+        rejects, set_aside, new_users, new_items, written = lake.in_parallel(
             lambda: _write_rejects(night, marked),
             lambda: _write_set_aside(night, aside),
             # Of duplicates too: a night that was killed may have left their events without ids.
@@ -147,9 +160,7 @@ def _write(night: _Night, records: DataFrame, marked: DataFrame, counted: Counte
         for frame in (users, aside, known):
             if frame is not None:
                 frame.unpersist()
-    counts = counted.settle(night.since, again, written, rejects, set_aside, new_users, new_items)
-    reconcile(counts, records_read)
-    return counts
+    return counted.settle(night.since, again, written, rejects, set_aside, new_users, new_items)
 
 
 def _find_users(lake: Lake, valid: DataFrame) -> tuple[DataFrame, DataFrame | None]:
@@ -234,12 +245,12 @@ def _write_events(night: _Night, new: DataFrame) -> int:
     if night.version >= 0:
         before = lake.read(table, night.version).where(night.rows)
         if not before.isEmpty():
-            if (found := _digest(before)) == _digest(new):
+            if (found := _digest(before)) == _digest(add_event_ids(new)):
                 return found[0]
             where = night.rows
     # Few files a date, but no date a single task's work: Spark splits the large ones.
     dated = new.withColumn(schemas.INGEST_DATE, F.lit(night.run_date))
-    rows = dated.hint("rebalance", schemas.EVENT_DATE)
+    rows = add_event_ids(dated.hint("rebalance", schemas.EVENT_DATE))
     write = lake.append if where is None else partial(lake.replace, where=where)
     return write(table, rows, mark={NIGHT: str(night.run_date)}, after=night.version).rows
 

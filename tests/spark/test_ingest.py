@@ -90,11 +90,11 @@ def test_every_kind_of_file_gives_the_same_events(
     assert [row[schemas.SOURCE_OFFSET] for row in rows] == list(range(first, first + 4))
 
 
-@pytest.fixture
-def tiny_splits(spark: SparkSession) -> Iterator[None]:
+@pytest.fixture(params=["100b", "1k"])
+def tiny_splits(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[None]:
     key = "spark.sql.files.maxPartitionBytes"
     before = spark.conf.get(key)
-    spark.conf.set(key, "100b")
+    spark.conf.set(key, request.param)
     yield
     spark.conf.set(key, before)
 

@@ -1,0 +1,76 @@
+"""What benchmarks run in processes of their own: the generator, and one measurement."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+_STEP_SECONDS = 0.2
+
+
+def generate_log(folder: str, **sizes: int) -> None:
+    """Write a generated log; ``sizes`` are settings of the section ``generate``."""
+    settings = [f"generate.{name}={value}" for name, value in sizes.items()]
+    command = [sys.executable, "-m", "recsys.cli.main", "generate", "--out", folder]
+    subprocess.run([*command, *settings], check=True)
+
+
+def measure_alone(module: str, *arguments: str) -> dict[str, Any]:
+    """Run ``python -m module --one ...``; its last line is the figures as JSON.
+
+    Returns:
+        The figures, and ``peak_bytes``: the most memory that the process and all below it held.
+    """
+    command = [sys.executable, "-m", module, "--one", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_STEP_SECONDS):
+            peak[0] = max(peak[0], resident_bytes(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    ended.set()
+    watcher.join()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {**json.loads(output.strip().splitlines()[-1]), "peak_bytes": peak[0]}
+
+
+def processor_seconds(root: int) -> float:
+    """User and system time of a process and all below it, those that ended included."""
+    stats = _read_stats()
+    seconds = sum(sum(map(int, stats[pid][11:15])) for pid in _tree(stats, root))
+    return seconds / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(root: int) -> int:
+    """Memory that a process and all below it hold now; what they share counts once for each."""
+    stats = _read_stats()
+    pages = sum(int(stats[pid][21]) for pid in _tree(stats, root))
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read_stats() -> dict[int, list[str]]:
+    """By process the fields of /proc/PID/stat that follow the command: the parent is the second."""
+    stats = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            stats[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+    return stats
+
+
+def _tree(stats: dict[int, list[str]], root: int) -> set[int]:
+    tree = {root} & set(stats)
+    while grown := {pid for pid, fields in stats.items() if int(fields[1]) in tree} - tree:
+        tree |= grown
+    return tree

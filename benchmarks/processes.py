@@ -54,8 +54,22 @@ def processor_seconds(root: int) -> float:
 def resident_bytes(root: int) -> int:
     """Memory that a process and all below it hold now; what they share counts once for each."""
     stats = _read_stats()
-    pages = sum(int(stats[pid][21]) for pid in _tree(stats, root))
+    tree = _tree(stats, root)
+    commands = {pid: _command(pid) for pid in tree}
+    # Java starts a command by a fork that is its own memory once more, for a moment.
+    forks = {
+        pid for pid in tree if b"java" in commands[pid]
+        and commands.get(int(stats[pid][1])) == commands[pid]
+    }  # fmt: skip
+    pages = sum(int(stats[pid][21]) for pid in tree - forks)
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _read_stats() -> dict[int, list[str]]:

@@ -55,21 +55,10 @@ def resident_bytes(root: int) -> int:
     """Memory that a process and all below it hold now; what they share counts once for each."""
     stats = _read_stats()
     tree = _tree(stats, root)
-    commands = {pid: _command(pid) for pid in tree}
-    # Java starts a command by a fork that is its own memory once more, for a moment.
-    forks = {
-        pid for pid in tree if b"java" in commands[pid]
-        and commands.get(int(stats[pid][1])) == commands[pid]
-    }  # fmt: skip
-    pages = sum(int(stats[pid][21]) for pid in tree - forks)
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    pages = {pid: int(stats[pid][21]) for pid in tree}
+    # Java starts a command by a fork that for a moment is its own memory once more.
+    forks = {pid for pid in tree if pages[pid] > 0.9 * pages.get(int(stats[pid][1]), 1 << 60)}
+    return sum(pages[pid] for pid in tree - forks) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _read_stats() -> dict[int, list[str]]:

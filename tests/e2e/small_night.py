@@ -32,7 +32,7 @@ class Nights:
         from recsys.config import load_settings
         from recsys.generate import generate_log
 
-        self.lake = folder / "lake"
+        self.lake, self._spark = folder / "lake", spark
         conf, log = folder / "small.yaml", folder / "log"
         conf.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
         generate_log(spark, load_settings(conf).generate, str(log), DATES[-1])
@@ -60,6 +60,30 @@ class Nights:
         """In the same place: MLflow remembers paths."""
         shutil.rmtree(self.lake)
         shutil.copytree(self.lake.with_name("copy"), self.lake)
+        forget_tables(self._spark)
+
+
+def forget_tables(spark: Any) -> None:
+    """As in a new process: Delta reads its logs again."""
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
+def read_as_users_do(spark: Any, root: Path) -> date:
+    """The night whose lists are live, after a check that all of them are there and full."""
+    from recsys import schemas
+    from recsys.config import load_settings
+    from recsys.lake.publish import live
+    from recsys.lake.tables import Lake
+
+    lake = Lake(spark, load_settings(None, [f"lake.root={root}"]))
+    night = live(lake)
+    rows = lake.read(schemas.GOLD_TOP_N, night.top_n_version).where(
+        f"run_date = '{night.run_date}'"
+    )
+    lists = rows.select("user_id", "recommendations").collect()
+    assert len({row[0] for row in lists}) == len(lists) == night.lists > 0
+    assert {len(row[1]) for row in lists} == {SETTINGS["score"]["n"]}
+    return night.run_date
 
 
 def read_state(spark: Any, root: Path) -> dict[str, list[str]]:
@@ -72,7 +96,7 @@ def read_state(spark: Any, root: Path) -> dict[str, list[str]]:
     from recsys.lake.publish import live_lists
     from recsys.lake.tables import Lake
 
-    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # as in a new process
+    forget_tables(spark)
     lake = Lake(spark, load_settings(None, [f"lake.root={root}"]))
     left_out = {"top_n_version", "users_version", "items_version", "published_at", "table_version"}
     operations = (schemas.OPS_RUNS, schemas.OPS_LAKE)

@@ -18,6 +18,7 @@ from recsys import schemas
 from recsys.config import load_settings
 from recsys.lake.tables import Lake
 from tests.e2e.shell import GOOD, Shell
+from tests.e2e.small_night import forget_tables
 from tests.spark.tiny_logs import DAY, write_json
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("spark")]
@@ -32,11 +33,6 @@ def test_lake_written_by_a_newer_release(shell: Shell, spark: SparkSession) -> N
     assert "error: the lake has schema version 99, this code knows up to 2\n" in err
     assert "install the newer recsys" in err
     assert [path.name for path in shell.lake.iterdir()] == ["ops"]
-
-
-def forget_tables(spark: SparkSession) -> None:
-    """As in a new process: Delta reads its logs again."""
-    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("damage", ["broken", "gone"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.small_night import DATES, Nights, read_state
+from tests.e2e.small_night import DATES, Nights, read_as_users_do, read_state
 
 # Whole nights in processes of their own: minutes on a busy machine, which is no failure.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -83,6 +85,30 @@ def test_killed_in_every_stage_ends_in_the_same_state(spark: Any, two_nights: Ni
     two_nights.go_back_to_the_copy()
     for stage in STAGES:
         kill_in(two_nights, stage)
+        live = read_as_users_do(spark, two_nights.lake)
+        assert live == DATES[0] or stage == "publish"
     two_nights.run(DATES[-1])
     found = read_state(spark, two_nights.lake)
     assert {name for name in wanted if wanted[name] != found[name]} == set()
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(12 * 3600)
+def test_killed_at_random_moments_ends_in_the_same_state(spark: Any, two_nights: Nights) -> None:
+    """``RECSYS_ROUNDS`` (30) rounds of five kills; readers see whole nights all the time."""
+    wanted, dice, kills, reads = read_state(spark, two_nights.lake), random.Random(5), 0, 0
+    for number in range(int(os.environ.get("RECSYS_ROUNDS", "30"))):
+        two_nights.go_back_to_the_copy()
+        for _ in range(5):
+            process, moment = two_nights.start(DATES[-1]), time.monotonic() + dice.uniform(5, 60)
+            while process.poll() is None and time.monotonic() < moment:
+                assert read_as_users_do(spark, two_nights.lake) in DATES
+                reads += 1
+                time.sleep(0.3)
+            kills += process.poll() is None
+            process.kill()
+            process.communicate()
+        two_nights.run(DATES[-1])
+        found = read_state(spark, two_nights.lake)
+        assert {name for name in wanted if wanted[name] != found[name]} == set(), number
+        print(f"round {number}: {kills} kills and {reads} reads so far", flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from recsys.lake.tables import Lake
+from tests.e2e.small_night import forget_tables
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.test_incremental import some_records, to_logs
 
@@ -36,7 +37,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def look(make_lake: Callable[..., Lake], root: Path) -> dict[str, list[str]]:
     lake = make_lake(f"lake.root={root}", *SMALL)
-    lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # as in a new process
+    forget_tables(lake.spark)
     return content(lake)
 
 
@@ -74,8 +75,8 @@ def test_two_runs_of_the_same_nights_at_once_end_as_one(
 def test_runs_at_once_in_many_rounds(
     make_lake: Callable[..., Lake], logs: Path, tmp_path: Path, quiet: dict[str, list[str]]
 ) -> None:
-    """``RECSYS_ROUNDS`` (20) rounds: the same dates, and dates of their own, side by side."""
-    for number in range(int(os.environ.get("RECSYS_ROUNDS", "20"))):
+    """``RECSYS_ROUNDS`` (30) rounds: the same dates, and dates of their own, side by side."""
+    for number in range(int(os.environ.get("RECSYS_ROUNDS", "30"))):
         runs = [DAYS, DAYS] if number % 2 else [DAYS[::2], DAYS[1::2]]
         found, outputs, _ = race(make_lake, logs, tmp_path / str(number), runs)
         wrong = {name for name in quiet if quiet[name] != found[name]}
@@ -87,10 +88,10 @@ def test_runs_at_once_in_many_rounds(
 def test_killed_at_random_moments_ends_as_quiet_nights(
     make_lake: Callable[..., Lake], logs: Path, tmp_path: Path, quiet: dict[str, list[str]]
 ) -> None:
-    """``RECSYS_ROUNDS`` (20) rounds: SIGKILL at random, again and again, then to the end."""
+    """``RECSYS_ROUNDS`` (30) rounds: SIGKILL at random, again and again, then to the end."""
     dice = random.Random(4)
     kills = 0
-    for number in range(int(os.environ.get("RECSYS_ROUNDS", "20"))):
+    for number in range(int(os.environ.get("RECSYS_ROUNDS", "30"))):
         root = tmp_path / str(number)
         for _ in range(4):
             process = start(root, logs, DAYS)

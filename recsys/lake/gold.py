@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -126,14 +126,19 @@ _WRITTEN = (
 )
 
 
-def _is_new(base: Base | None, run_date: date) -> Column:
+def _new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
     """The events that ``run_date`` counts and the base night did not."""
     day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
     counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
+    events = lake.read(schemas.SILVER_EVENTS, silver).where(counts)
     if base is None:
-        return counts
-    # A clock ahead of ours puts an event into the night before its day.
-    return counts & ((ingested > F.lit(base.run_date)) | (day > F.lit(base.run_date)))
+        return events
+    # Two reads, of which Delta opens the files of the last nights alone: it can't skip any by a
+    # partition's value *or* a column's. A clock ahead of ours puts an event into the night before
+    # its day.
+    last = F.lit(base.run_date)
+    ahead = events.where((ingested <= last) & (day > last))
+    return events.where(ingested > last).unionByName(ahead)
 
 
 def _touched_from(lake: Lake, base: Base) -> date:
@@ -146,9 +151,9 @@ def _reaches_behind(lake: Lake, silver: int, base: Base, run_date: date) -> bool
 
     A snapshot may bring such; a daily log's are rejected.
     """
+    events = _new_events(lake, silver, base, run_date)
     behind = F.col(schemas.EVENT_DATE) < F.lit(_touched_from(lake, base))
-    events = lake.read(schemas.SILVER_EVENTS, silver).where(_is_new(base, run_date) & behind)
-    return not events.isEmpty()
+    return not events.where(behind).isEmpty()
 
 
 def _read_base(lake: Lake, table: schemas.Table, base: Base | None) -> DataFrame | None:
@@ -165,8 +170,7 @@ def encode_events(lake: Lake, silver: int, base: Base | None, run_date: date) ->
     codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
     items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
     return (
-        lake.read(schemas.SILVER_EVENTS, silver)
-        .where(_is_new(base, run_date))
+        _new_events(lake, silver, base, run_date)
         .join(items, schemas.ITEM_ID)
         .select(
             schemas.USER_ID,

@@ -120,7 +120,9 @@ CHECKS = (
             ),
         ),
         # What was final before was checked when it became so.
-        night_rows=f"{schemas.OPEN} or {schemas.SETTLED_ON} = date'{{night}}'",
+        night_rows=(
+            schemas.OPEN, f"not {schemas.OPEN} and {schemas.SETTLED_ON} = date'{{night}}'",
+        ),
     ),
     TableChecks(
         schemas.GOLD_HOLDOUT,

@@ -170,8 +170,9 @@ class TableChecks:
     Attributes:
         stage: after which they run.
         night: column that holds the run date in the night's rows; ``None``: all rows are looked at.
-        night_rows: the night's rows as a condition, where a column does not say; ``{night}`` is
-            the run date.
+        night_rows: the night's rows as conditions of which a row meets one at most, where a column
+            does not say; ``{night}`` is the run date. Each is read on its own: Delta skips files by
+            a partition's value and by a column's, but not by one *or* the other.
         group: column by which they are measured (few values): what ``Dense`` and ``within`` need.
     """
 
@@ -179,5 +180,5 @@ class TableChecks:
     stage: str
     checks: tuple[Check, ...]
     night: str | None = None
-    night_rows: str | None = None
+    night_rows: tuple[str, ...] = ()
     group: str | None = None

@@ -126,7 +126,7 @@ _WRITTEN = (
 )
 
 
-def _new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
+def new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
     """The events that ``run_date`` counts and the base night did not."""
     day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
     counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
@@ -151,7 +151,7 @@ def _reaches_behind(lake: Lake, silver: int, base: Base, run_date: date) -> bool
 
     A snapshot may bring such; a daily log's are rejected.
     """
-    events = _new_events(lake, silver, base, run_date)
+    events = new_events(lake, silver, base, run_date)
     behind = F.col(schemas.EVENT_DATE) < F.lit(_touched_from(lake, base))
     return not events.where(behind).isEmpty()
 
@@ -170,7 +170,7 @@ def encode_events(lake: Lake, silver: int, base: Base | None, run_date: date) ->
     codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
     items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
     return (
-        _new_events(lake, silver, base, run_date)
+        new_events(lake, silver, base, run_date)
         .join(items, schemas.ITEM_ID)
         .select(
             schemas.USER_ID,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import cached_property
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
@@ -84,14 +84,15 @@ class Measurement:
         )
         return [(check, self._judge(check)) for check in self.declared.checks]
 
-    @cached_property
+    @functools.cached_property
     def _own(self) -> DataFrame:
         night = self.declared.night
-        if self.declared.night_rows:
-            return self.rows.where(self.declared.night_rows.format(night=self.run_date))
+        if conditions := self.declared.night_rows:
+            parts = [self.rows.where(text.format(night=self.run_date)) for text in conditions]
+            return functools.reduce(DataFrame.unionAll, parts)
         return self.rows.where(F.col(night) == F.lit(self.run_date)) if night else self.rows
 
-    @cached_property
+    @functools.cached_property
     def _figure_columns(self) -> dict[str, Column]:
         return {
             f"{check.name} {figure}": column

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from recsys import schemas
+from recsys.lake.base import find_base
+from recsys.lake.gold import new_events
 from recsys.lake.tables import Lake
 from tests.spark.etl_nights import DAYS, SMALL, Etl
 from tests.spark.tiny_logs import event
@@ -27,7 +29,13 @@ def test_what_comes_late_or_too_often(make_lake: Callable[..., Lake], tmp_path: 
         {first: [event("bot", "a", f"{first}T09:00:00Z")], second: bot + bot[:1] + busy + late}
     )
     etl.run(first)
+    files = set(lake.read(schemas.SILVER_EVENTS).inputFiles())
     said = etl.run(second)
+
+    # Of the events gold opens the files that this night has written, and none of the nights before.
+    base = find_base(lake, second)
+    events = new_events(lake, lake.version(schemas.SILVER_EVENTS), base, second)
+    assert set(events.inputFiles()) == set(lake.read(schemas.SILVER_EVENTS).inputFiles()) - files
 
     # Five of the day, two within silver.late_days=2; the bot's day is set aside, its copy too.
     line = next(text for text in said if "build_silver" in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("benchmarks.etl", "benchmarks.incremental", "benchmarks.layout", "benchmarks.feed")
+MODULES = tuple(f"benchmarks.{name}" for name in ("etl", "incremental", "skew", "layout", "feed"))
 
 
 def main() -> None:

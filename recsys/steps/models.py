@@ -16,7 +16,7 @@ from recsys.bundle import load_bundle
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
-from recsys.lake.gold import pin_training_table
+from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files

@@ -13,7 +13,7 @@ from recsys.config import load_settings
 from recsys.errors import ConflictError, LakeError
 from recsys.lake import compaction
 from recsys.lake.compaction import compact, plan_compaction
-from recsys.lake.gold import pin_training_table
+from recsys.lake.pinning import pin_training_table
 from recsys.lake.table_files import count_row_groups, live_files
 from recsys.lake.tables import Lake
 from tests.spark.kept_tables import (

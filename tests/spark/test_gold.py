@@ -11,7 +11,8 @@ import pytest
 
 from recsys import schemas
 from recsys.errors import LakeError
-from recsys.lake.gold import build_gold, pin_training_table
+from recsys.lake.gold import build_gold
+from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
 from recsys.lake.tables import Lake
 from tests.spark.gold_events import NIGHT, SMALL, Event

@@ -76,7 +76,9 @@ class Unique:
 
     Attributes:
         about: the stage's figure that says how many keys there are, or how many are new.
-        within: column by which the rows to compare are bounded: those with the night's values.
+        within: column (the one that the table's checks are grouped by) of which the night's lowest
+            value is looked at with the rows of all nights; without it a night's rows are compared
+            with each other alone. Of a day that no later night adds to, this is the last look.
         columns: of the key; empty: the table's key.
     """
 

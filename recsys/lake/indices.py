@@ -61,8 +61,8 @@ def _number(fresh: DataFrame, key: str, index: str, highest: int, counts: list[R
 def _highest(lake: Lake, table: Table, index: str, version: int) -> int:
     if version < 0:
         return 0
-    rows = lake.read(table, version)
-    return int(rows.agg(F.coalesce(F.max(index), F.lit(0))).collect()[0][0])
+    # Nothing but the maximum: Delta knows it without reading a row.
+    return lake.read(table, version).agg(F.max(index)).collect()[0][0] or 0
 
 
 def without_known(lake: Lake, table: Table, ids: DataFrame, version: int) -> DataFrame:

@@ -115,7 +115,7 @@ class Measurement:
                 return {"rows": _count(F.col(check.column) == F.lit(self.run_date))}
             case Mix():
                 return {word: _count(F.col(check.column) == word) for word in check.values}
-            case Unique() if not check.within:
+            case Unique():
                 return self._key_columns(check)
         return {}
 
@@ -179,24 +179,30 @@ class Measurement:
         return {"looked at": F.count_if(chosen), "different": F.count_distinct(hashed)}
 
     def _judge_unique(self, check: Unique) -> Verdict:
-        if check.within:
-            touched = [group[_GROUP] for group in self._groups]
-            compared = self.rows.where(F.col(check.within).cast("string").isin(touched))
+        rows = self._rows
+        looked_at, different = (self._sum(check, n) for n in ("looked at", "different"))
+        compared = [self._own]
+        if check.within and self._groups:
+            first = self._groups[0]
+            whole = self.rows.where(F.col(check.within).cast("string") == first[_GROUP])
             keys = self._key_columns(check).values()
-            rows, looked_at, different = compared.agg(F.count(F.lit(1)), *keys).collect()[0]
-        else:
-            compared, rows = self._own, self._rows
-            looked_at, different = (self._sum(check, n) for n in ("looked at", "different"))
+            found = whole.agg(F.count(F.lit(1)), *keys).collect()[0]
+            rows += found[0] - first[_ROWS]
+            looked_at += found[1] - first[f"{check.name} looked at"]
+            different += found[2] - first[f"{check.name} different"]
+            compared.append(whole)
         repeated = looked_at - different
         example = self._find_repeated(check, compared) if repeated else ""
         slices = self._slices(check)
         return judge.judge_unique(repeated, rows, looked_at, slices, example)
 
-    def _find_repeated(self, check: Unique, rows: DataFrame) -> str:
+    def _find_repeated(self, check: Unique, compared: Sequence[DataFrame]) -> str:
         key = self._key(check)
-        again = rows.where(self._slice(check)).groupBy(*key).count().where("count > 1")
-        first = again.orderBy(*key).first()
-        return ", ".join(f"{name} {first[name]}" for name in key) if first else ""
+        for rows in compared:
+            again = rows.where(self._slice(check)).groupBy(*key).count().where("count > 1")
+            if first := again.orderBy(*key).first():
+                return ", ".join(f"{name} {first[name]}" for name in key)
+        return ""
 
 
 def _count(condition: Column, unknown: bool = False) -> Column:

@@ -62,8 +62,11 @@ def pad_histories(histories: Sequence[IntArray], length: int) -> IntArray:
     return padded
 
 
-def log_model(uri: str, run_id: str, bundle_dir: str | Path) -> None:
-    """Log the bundle as a python function (with its folder as an artifact) to an existing run."""
+def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:
+    """Log the bundle as a python function (with its folder as an artifact) to an existing run.
+
+    MLflow shows the run's metrics of ``step`` with it.
+    """
     signature = ModelSignature(
         inputs=Schema([ColSpec(Array(DataType.long), "items")]),
         outputs=Schema(
@@ -82,6 +85,7 @@ def log_model(uri: str, run_id: str, bundle_dir: str | Path) -> None:
             artifacts={"bundle": str(bundle_dir)},
             signature=signature,
             pip_requirements=[_pin(name) for name in _REQUIREMENTS],
+            step=step,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from recsys.bundle import BUNDLE_FILE
 from recsys.errors import TrackingError
-from recsys.train.tracking import reach
+from recsys.train.tracking import final_figures, reach
 
 CHAMPION = "champion"
 """The registry alias of the model whose lists are live."""
@@ -97,11 +97,8 @@ class ModelRegistry:
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Add figures to a finished run, e.g. of the gate."""
-        from mlflow.entities import Metric
-
         with reach(self.uri, self.timeout_seconds) as client:
-            rows = [Metric(name, float(value), 0, 0) for name, value in metrics.items()]
-            client.log_batch(run_id, metrics=rows)
+            client.log_batch(run_id, metrics=final_figures(metrics, 0))
 
     def log_report(self, run_id: str, name: str, text: str) -> None:
         """Add a text (Markdown, JSON, …) to a run under the file name ``name``."""

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,14 +115,15 @@ class MlflowTracker:
             "wait_share": result.wait_share,
             **{f"best_{name}": value for name, value in result.metrics.items()},
         }
-        self._remember((name, value, 0) for name, value in figures.items())
+        # A step of their own, which no curve has: MLflow shows with a model what its step has.
+        self._metrics += final_figures(figures, result.global_steps)
         self._send()
         with reach(self._uri, self._timeout) as client, tempfile.TemporaryDirectory() as folder:
             for picture in draw_curves(history, Path(folder)):
                 client.log_artifact(self._run_id, str(picture), "curves")
             from recsys.train.pyfunc_model import log_model
 
-            log_model(self._uri, self._run_id, result.bundle_dir)
+            log_model(self._uri, self._run_id, result.bundle_dir, result.global_steps)
             client.set_terminated(self._run_id, "FINISHED")
 
     def _log_settings(self, client: MlflowClient) -> None:
@@ -144,6 +146,17 @@ class MlflowTracker:
             while self._metrics:
                 client.log_batch(self._run_id, metrics=self._metrics[:_BATCH])
                 del self._metrics[:_BATCH]
+
+
+def final_figures(figures: Mapping[str, float], step: int) -> list[Any]:
+    """MLflow metrics as of now: where a run that was cut off has them already, the last ones count.
+
+    MLflow takes the larger of two values of one moment, and a model's metrics of one moment once.
+    """
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    return [Metric(name, float(value), now, step) for name, value in figures.items()]
 
 
 @contextmanager

@@ -98,78 +98,80 @@ def test_running_again_replaces_the_results(night: Night) -> None:
 
 
 Rows = list[dict[str, Any]]
+LAST, FIRST = None, "first"
 CHANGED: dict[str, dict[str, Any]] = {
-    # Table: the check that is to ring, and what breaks it: a row's new values, by its place.
+    # Table: the check that is to ring, and what breaks it: new values of the row at a place, or
+    # of a copy of the last row (or the first).
     "bronze/events": {
         "not null source_file": (0, {"source_file": None}),
         "source_offset is 1..n": (3, {"source_offset": 2}),
     },
     "bronze/rejects": {
         "not null source_file, source_offset, reason": (0, {"reason": None}),
-        "rows as counted": (None, {"source_offset": 99}),
-        "unique key": (None, {}),
+        "rows as counted": (LAST, {"source_offset": 99}),
+        "unique key": (LAST, {}),
     },
     "silver/events": {
         "not null event_id, user_id, item_id, event_ts": (0, {"user_id": None}),
         "event_type one of view, click, cart, purchase, rating": (1, {"event_type": "look"}),
         "rating 1 to 5": (2, {"rating": float("nan")}),
         "value is finite": (3, {"value": math.inf}),
-        "event_date is of event_ts": (4, {"event_date": DAY - timedelta(days=2)}),
+        "event_date is of event_ts": (4, {"event_date": DAY}),
         # A row that another night has brought, so it is not one too many for this one.
-        "unique key": (None, {"ingest_date": DAY - timedelta(days=4)}),
+        "unique key": (FIRST, {"ingest_date": DAY - timedelta(days=4)}),
     },
     "silver/users": {
         "not null user_id": (1, {"user_id": None}),
-        "unique key": (None, {"user_idx": 7}),
-        "user_idx is 1..n": (None, {"user_id": "other", "user_idx": 99}),
+        "unique key": (LAST, {"user_idx": 7}),
+        "user_idx is 1..n": (LAST, {"user_id": "other", "user_idx": 99}),
     },
     "silver/items": {
         "not null item_id": (1, {"item_id": None}),
-        "unique key": (None, {}),
+        "unique key": (LAST, {}),
         "item_idx is 1..n": (3, {"item_idx": 99}),
     },
     "silver/user_vault": {
         "not null raw_user_id, user_id": (1, {"user_id": None}),
-        "unique key": (None, {}),
+        "unique key": (LAST, {}),
     },
     "gold/sequences": {
         "same length items, event_types, event_times": (1, {"event_times": [1]}),
         "size up to bucket and length": (2, {"length": 1}),
         "items and codes are none of padding": (3, {"items": [0, 1, 1, 1]}),
-        "rows as counted": (None, {"user_idx": 99}),
-        "unique key": (None, {}),
+        "rows as counted": (LAST, {"user_idx": 99}),
+        "unique key": (LAST, {}),
     },
     "gold/training_sequences": {
         "same length items, event_types, event_times": (1, {"event_types": [1]}),
         "split one of train, validation": (2, {"split": "test"}),
         "padded to bucket, true length within": (3, {"bucket": 99}),
         "true items end the window": (4, {"items": [1, 1, 1, 1, 0]}),
-        "unique key": (None, {}),
+        "unique key": (LAST, {}),
     },
     "gold/holdout": {
         "has targets": (0, {"targets": []}),
         "length at least 0": (1, {"length": -1}),
-        "rows as counted": (None, {"user_idx": 99}),
-        "unique key": (None, {}),
+        "rows as counted": (LAST, {"user_idx": 99}),
+        "unique key": (LAST, {}),
     },
     "gold/ratings": {
         "not null user_idx, item_idx, rating, event_ts": (0, {"event_ts": None, "event_date": DAY}),
         "rating 1 to 5": (1, {"rating": 5.5, "event_date": DAY}),
-        "unique key": (None, {}),
+        "unique key": (LAST, {}),
     },
     "gold/item_stats": {
         "users up to events": (0, {"users": 99, "event_date": DAY, "item_idx": 77}),
-        "unique key": (None, {}),
+        "unique key": (LAST, {}),
     },
 }
 
 
 def break_rows(rows: Rows, changes: dict[str, Any]) -> Rows:
-    """Each change in a row of its own; without a place, the last row is there again, changed."""
+    """Each change in a row of its own, or in one that is there again."""
     broken = [dict(row) for row in rows]
     for place, values in changes.values():
-        if place is None:
-            broken.append({**rows[-1], **values})
+        if place in (FIRST, LAST):
+            broken.append({**rows[0 if place is FIRST else -1], **values})
         else:
             broken[place] |= values
     return broken
@@ -188,7 +190,7 @@ LOOKED_AT = [declared for declared in checks.CHECKS if declared.table.name in CH
 def test_each_fault_is_red_and_nothing_else(declared: checks.TableChecks, night: Night) -> None:
     table, lake = declared.table, night.lake
     changes = CHANGED[table.name]
-    order = [*([declared.night] if declared.night in table.names else []), *table.key]
+    order = [name for name in (declared.night, declared.group, *table.key) if name in table.names]
     rows = [row.asDict() for row in lake.read(table).orderBy(*order).collect()]
     broken = [[row[name] for name in table.names] for row in break_rows(rows, changes)]
     frame = local_frame(lake.spark, broken, table.ddl)

@@ -123,7 +123,8 @@ def test_figures_and_reports_are_added_later(
     trained: tuple[TrainingJob, TrainingResult], registry: ModelRegistry
 ) -> None:
     run_id = trained[1].run_id
-    registry.log_metrics(run_id, {"ndcg_at_10": 0.25})
+    for value in (0.5, 0.25):  # measured again: the last one counts
+        registry.log_metrics(run_id, {"ndcg_at_10": value})
     registry.log_report(run_id, "gate.md", "# passed")
     registry.set_tags(run_id, {"gate": "passed"})
     run = registry.list_runs(1)[0]
@@ -163,6 +164,31 @@ def test_a_killed_training_continues_its_run(
     tracker = MlflowTracker(job, ranks=1)
     assert tracker.start(result.run_id) == result.run_id
     assert tracker.start("f" * 32) not in ("", result.run_id)
+
+
+def test_a_run_that_was_killed_at_its_end_is_ended_again(
+    trained: tuple[TrainingJob, TrainingResult],
+) -> None:
+    """Its figures are there already, with other seconds; the model lists those of the last try."""
+    job, result = trained
+    tracker = MlflowTracker(job, ranks=1)
+    run_id = tracker.start("")
+    history = [{"validation_loss": 4.0}]
+    for seconds in (3.0, 2.0):
+        tracker.start(run_id)
+        tracker.log_steps([(0, {"loss": 5.0 + seconds})])
+        tracker.finish(dataclasses.replace(result, seconds=seconds), history)
+    client = mlflow.MlflowClient(job.tracking_uri)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train_seconds"] == 2
+    models = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+    )
+    newest = max(models, key=lambda model: model.creation_timestamp)
+    metrics = {metric.key: metric.value for metric in newest.metrics or ()}
+    assert metrics["best_validation_loss"] == result.metrics["validation_loss"]
+    assert "step_loss" not in metrics
 
 
 def test_an_unknown_run_or_version_is_an_error(registry: ModelRegistry) -> None:

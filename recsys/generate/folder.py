@@ -6,6 +6,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from recsys.java import file_system, hadoop_path, java_class, read_text
+
 
 class Folder:
     """A folder at ``url``; ``name`` arguments are paths inside it."""
@@ -13,15 +15,13 @@ class Folder:
     def __init__(self, spark: SparkSession, url: str) -> None:
         self.url = url.rstrip("/") or "/"
         self._spark = spark
-        context: Any = spark.sparkContext
-        self._jvm: Any = context._jvm
-        conf = context._jsc.hadoopConfiguration()
-        path = self._path("")
-        self._fs: Any = path.getFileSystem(conf)
+        self._fs: Any = file_system(spark, self._path(""))
         if self._fs.getUri().getScheme() == "file":
             # The local file system keeps a hidden checksum beside each file, and refuses the file
             # once an editor changes it. Beneath it lies the one that does not.
-            self._fs = self._jvm.org.apache.hadoop.fs.FileSystem.getLocal(conf).getRawFileSystem()
+            local = java_class(spark, "org.apache.hadoop.fs.FileSystem")
+            conf = spark.sparkContext._jsc.hadoopConfiguration()
+            self._fs = local.getLocal(conf).getRawFileSystem()
 
     def exists(self, name: str = "") -> bool:
         """Whether the folder, or something in it, exists."""
@@ -81,11 +81,7 @@ class Folder:
 
     def read(self, name: str) -> str:
         """A small text file."""
-        stream = self._fs.open(self._path(name))
-        try:
-            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
+        return read_text(self._spark, self._fs.open(self._path(name)))
 
     def write(self, name: str, text: str) -> None:
         """Write a small text file."""
@@ -96,7 +92,7 @@ class Folder:
             stream.close()
 
     def _path(self, name: str) -> Any:
-        return self._jvm.org.apache.hadoop.fs.Path(f"{self.url}/{name}" if name else self.url)
+        return hadoop_path(self._spark, f"{self.url}/{name}" if name else self.url)
 
     def _rename(self, source: Any, target: Any) -> None:
         if not self._fs.rename(source, target):

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import ConflictError, InputError, LakeError
+from recsys.java import java_class
 from recsys.lake.faults import all_text
 from recsys.lake.files import RawFile
 from recsys.lake.formats import LogFormat
@@ -73,7 +74,8 @@ def one_task_a_split(spark: SparkSession) -> Iterator[None]:
 
 def _split_bytes(spark: SparkSession) -> int:
     text = str(spark.conf.get("spark.sql.files.maxPartitionBytes"))  # 134217728b, 128m, …
-    return int(spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsBytes(text))  # type: ignore[union-attr]
+    utils = java_class(spark, "org.apache.spark.network.util.JavaUtils")
+    return int(utils.byteStringAsBytes(text))
 
 
 def read_records(spark: SparkSession, log: LogFormat, files: Sequence[RawFile]) -> DataFrame:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from recsys.java import file_system, hadoop_path, read_text
+
 NIGHT = "night"
 """In a commit's mark: the run date of the rows that it wrote."""
 BASE = "base"
@@ -27,13 +29,8 @@ def read_commit(spark: SparkSession, path: str, version: int) -> dict[str, Any]:
     Raises:
         Exception: the log has no such entry any more.
     """
-    jvm: Any = spark.sparkContext._jvm
-    entry = jvm.org.apache.hadoop.fs.Path(f"{path}/_delta_log/{version:020d}.json")
-    stream = entry.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).open(entry)
-    try:
-        lines = str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-    finally:
-        stream.close()
+    entry = hadoop_path(spark, f"{path}/_delta_log/{version:020d}.json")
+    lines = read_text(spark, file_system(spark, entry).open(entry))
     actions = (json.loads(line) for line in lines.splitlines())
     found: dict[str, Any] = next(a["commitInfo"] for a in actions if "commitInfo" in a)
     return found

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import InputError, first_line
+from recsys.java import file_system, hadoop_path
 from recsys.lake.formats import LogFormat
 
 
@@ -108,9 +109,9 @@ class _Folder:
 
     def glob(self, pattern: str) -> list[RawFile]:
         """Files (not hidden ones) that match ``pattern`` under the root, by name."""
-        path = _path(self.spark, f"{self.root}/{pattern}" if pattern else self.root)
-        fs = _file_system(self.spark, path)
-        top = str(fs.makeQualified(_path(self.spark, self.root)).toString()).rstrip("/")
+        path = hadoop_path(self.spark, f"{self.root}/{pattern}" if pattern else self.root)
+        fs = file_system(self.spark, path)
+        top = str(fs.makeQualified(hadoop_path(self.spark, self.root)).toString()).rstrip("/")
         files = []
         for status in fs.globStatus(path) or []:
             url = str(status.getPath().toString())
@@ -124,9 +125,9 @@ class _Folder:
 
 
 def _require(spark: SparkSession, root: str) -> _Folder:
-    path = _path(spark, root)
+    path = hadoop_path(spark, root)
     try:
-        status = _file_system(spark, path).getFileStatus(path)
+        status = file_system(spark, path).getFileStatus(path)
         folder = _Folder(spark, root.rstrip("/"), bool(status.isDirectory()))
         folder.glob("*")
         return folder
@@ -146,15 +147,7 @@ def _require(spark: SparkSession, root: str) -> _Folder:
         ) from error
 
 
-def _path(spark: SparkSession, text: str):  # type: ignore[no-untyped-def]
-    return spark.sparkContext._jvm.org.apache.hadoop.fs.Path(text)  # type: ignore[union-attr]
-
-
-def _file_system(spark: SparkSession, path):  # type: ignore[no-untyped-def]
-    return path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
-
-
 def is_file(spark: SparkSession, root: str) -> bool:
     """Whether the input is one file, not a folder."""
-    path = _path(spark, root)
-    return bool(_file_system(spark, path).isFile(path))
+    path = hadoop_path(spark, root)
+    return bool(file_system(spark, path).isFile(path))

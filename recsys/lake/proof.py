@@ -10,6 +10,14 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import LakeError
+from recsys.java import (
+    delta_log,
+    file_system,
+    hadoop_path,
+    java_class,
+    newest_snapshot,
+    no_option,
+)
 from recsys.lake.erasure import (
     ERASED_FROM,
     Say,
@@ -50,25 +58,21 @@ def purge(lake: Lake, say: Say) -> None:
 
 def _forget_log(lake: Lake, table: Table) -> int:
     """Begin the log from a checkpoint and delete what is older; how many entries went."""
-    jvm = lake.spark.sparkContext._jvm
     # A commit without files, so that the newest entry says nothing of the ones that went.
     path = lake.path(table).replace("`", "``")
     lake.spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('recsys.log' = 'begun anew')")
-    log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(  # type: ignore[union-attr]
-        lake.spark._jsparkSession, lake.path(table)
-    )
-    none = jvm.scala.Option.empty()  # type: ignore[union-attr]
-    snapshot = log.update(False, none, none)
-    log.checkpoint(snapshot, none)
-    folder = jvm.org.apache.hadoop.fs.Path(f"{lake.path(table)}/_delta_log")  # type: ignore[union-attr]
-    system = folder.getFileSystem(lake.spark.sparkContext._jsc.hadoopConfiguration())
+    log = delta_log(lake.spark, lake.path(table))
+    snapshot = newest_snapshot(lake.spark, log)
+    log.checkpoint(snapshot, no_option(lake.spark))
+    folder = hadoop_path(lake.spark, f"{lake.path(table)}/_delta_log")
+    system = file_system(lake.spark, folder)
     newest, gone = int(snapshot.version()), 0
     for status in system.listStatus(folder):
         number = str(status.getPath().getName()).lstrip(".").partition(".")[0]
         if number.isdecimal() and int(number) < newest:
             system.delete(status.getPath(), False)
             gone += 1
-    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+    java_class(lake.spark, "org.apache.spark.sql.delta.DeltaLog").clearCache()
     return gone
 
 

@@ -28,6 +28,8 @@ _ALWAYS = {
     "spark.sql.codegen.cache.maxEntries": "2000",
     # A step reads what it caches two or three times: that never pays for compressing it.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    # Else PySpark looks its own caller up at each use of a column, for messages that no user sees.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     # Queries that run at the same time share the cores (Lake.in_parallel).
     "spark.scheduler.mode": "FAIR",
     # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys.errors import LakeError
+from recsys.java import delta_log, file_system, hadoop_path, java_class, newest_snapshot
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 
@@ -85,9 +86,8 @@ def read_log(lake: Lake, table: Table) -> Log:
 
 
 def _list(lake: Lake, folder: str) -> list[Any]:
-    jvm = lake.spark.sparkContext._jvm
-    path = jvm.org.apache.hadoop.fs.Path(folder)  # type: ignore[union-attr]
-    system = path.getFileSystem(lake.spark.sparkContext._jsc.hadoopConfiguration())
+    path = hadoop_path(lake.spark, folder)
+    system = file_system(lake.spark, path)
     return list(system.listStatus(path)) if system.exists(path) else []
 
 
@@ -155,12 +155,8 @@ def added_since(lake: Lake, table: Table, log: Log, version: int) -> set[str]:
 
 def live_files(lake: Lake, table: Table) -> list[LiveFile]:
     """The data files of the newest version, by name."""
-    jvm = lake.spark.sparkContext._jvm
-    none = jvm.scala.Option.empty()  # type: ignore[union-attr]
-    log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(  # type: ignore[union-attr]
-        lake.spark._jsparkSession, lake.path(table)
-    )
-    files = DataFrame(log.update(False, none, none).allFiles().toDF(), lake.spark)
+    snapshot = newest_snapshot(lake.spark, delta_log(lake.spark, lake.path(table)))
+    files = DataFrame(snapshot.allFiles().toDF(), lake.spark)
     rows = files.select(
         "path",
         "partitionValues",
@@ -179,13 +175,13 @@ def live_files(lake: Lake, table: Table) -> list[LiveFile]:
 
 def count_row_groups(lake: Lake, table: Table, names: Iterable[str]) -> list[int]:
     """Row groups of each of the files, from their Parquet footers, on any file system."""
-    jvm = lake.spark.sparkContext._jvm
     conf = lake.spark.sparkContext._jsc.hadoopConfiguration()
-    hadoop = jvm.org.apache.parquet.hadoop  # type: ignore[union-attr]
+    parquet = java_class(lake.spark, "org.apache.parquet.hadoop.ParquetFileReader")
+    file = java_class(lake.spark, "org.apache.parquet.hadoop.util.HadoopInputFile")
     found = []
     for name in names:
-        path = jvm.org.apache.hadoop.fs.Path(f"{lake.path(table)}/{name}")  # type: ignore[union-attr]
-        reader = hadoop.ParquetFileReader.open(hadoop.util.HadoopInputFile.fromPath(path, conf))
+        path = hadoop_path(lake.spark, f"{lake.path(table)}/{name}")
+        reader = parquet.open(file.fromPath(path, conf))
         try:
             found.append(int(reader.getRowGroups().size()))
         finally:
@@ -195,10 +191,8 @@ def count_row_groups(lake: Lake, table: Table, names: Iterable[str]) -> list[int
 
 def base_path(lake: Lake, table: Table) -> str:
     """The table's folder as Hadoop writes it in full, e.g. ``file:/data/lake/gold/top_n``."""
-    jvm = lake.spark.sparkContext._jvm
-    path = jvm.org.apache.hadoop.fs.Path(lake.path(table))  # type: ignore[union-attr]
-    system = path.getFileSystem(lake.spark.sparkContext._jsc.hadoopConfiguration())
-    return str(system.makeQualified(path).toString())
+    path = hadoop_path(lake.spark, lake.path(table))
+    return str(file_system(lake.spark, path).makeQualified(path).toString())
 
 
 def _under(base: str, path: str) -> str:

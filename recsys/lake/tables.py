@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError, RecsysError, first_line
+from recsys.java import delta_log, file_system, hadoop_path, newest_snapshot
 from recsys.lake.commits import mark_of, read_commit
 from recsys.lake.faults import conflict, explain_write
 from recsys.lake.local import local_frame
@@ -79,14 +80,9 @@ class Lake:
         Raises:
             LakeError: the Delta log cannot be read.
         """
-        jvm = self.spark.sparkContext._jvm
-        none = jvm.scala.Option.empty()  # type: ignore[union-attr]
         try:
-            # Delta's history() runs a Spark job for this; its log knows at once.
-            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(  # type: ignore[union-attr]
-                self.spark._jsparkSession, self.path(table)
-            )
-            return int(log.update(False, none, none).version())
+            log = delta_log(self.spark, self.path(table))
+            return int(newest_snapshot(self.spark, log).version())
         except Exception as error:
             raise self._unreadable(table, error) from error
 
@@ -219,16 +215,13 @@ class Lake:
 
     def can_read(self, table: Table, version: int) -> bool:
         """Whether a version is still there with all its files."""
-        jvm = self.spark.sparkContext._jvm
         try:
             files = self.spark.read.format("delta").option("versionAsOf", version)
             names = files.load(self.path(table)).inputFiles()
         except Exception:
             return False
-        path = jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
-        conf = self.spark.sparkContext._jsc.hadoopConfiguration()
-        system = path(self.path(table)).getFileSystem(conf)
-        return all(system.exists(path(name)) for name in names)
+        system = file_system(self.spark, hadoop_path(self.spark, self.path(table)))
+        return all(system.exists(hadoop_path(self.spark, name)) for name in names)
 
     @contextmanager
     def explain_damage(self) -> Iterator[None]:

@@ -87,12 +87,14 @@ def main() -> None:
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=3, help="nights on a small log before")
+    parser.add_argument("--memory", type=float, help="GiB that each side may hold in all (as root)")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         who, log, small, folder, warm_up = options.one
         print(json.dumps(measure(who, log, small, Path(folder), int(warm_up))))
         return
+    limit = None if options.memory is None else int(options.memory * 2**30)
     sizes: dict[int, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
         small = _generate(folder, SMALL)
@@ -106,15 +108,15 @@ def main() -> None:
                     arguments = (log, small, lakes, str(options.warm_up))
                     run = {
                         who: measure_alone("benchmarks.etl", who, *arguments[:2],
-                                           f"{lakes}/{who}", arguments[3])
+                                           f"{lakes}/{who}", arguments[3], limit_bytes=limit)
                         for who in order
                     }  # fmt: skip
                 sizes[events].append(run)
             _report(events, sizes[events])
     _report_growth(sizes)
     machine = describe_machine()
-    print(json.dumps({"benchmark": "etl", "machine": machine, "warm_up": options.warm_up} | {
-        "sizes": sizes}))  # fmt: skip
+    print(json.dumps({"benchmark": "etl", "machine": machine, "warm_up": options.warm_up,
+                      "memory_gib": options.memory, "sizes": sizes}))  # fmt: skip
 
 
 def _generate(folder: str, events: int) -> str:

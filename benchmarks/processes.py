@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.control_group import join, limited_group
 
 _STEP_SECONDS = 0.2
 
@@ -20,14 +24,24 @@ def generate_log(folder: str, **sizes: int) -> None:
     subprocess.run([*command, *settings], check=True)
 
 
-def measure_alone(module: str, *arguments: str) -> dict[str, Any]:
+def measure_alone(module: str, *arguments: str, limit_bytes: int | None = None) -> dict[str, Any]:
     """Run ``python -m module --one ...``; its last line is the figures as JSON.
+
+    Args:
+        limit_bytes: memory that it and all below it may hold in all, the page cache included.
 
     Returns:
         The figures, and ``peak_bytes``: the most memory that the process and all below it held.
     """
     command = [sys.executable, "-m", module, "--one", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if limit_bytes is None:
+        return _watch(command)
+    with limited_group(limit_bytes) as group:
+        return _watch(command, functools.partial(join, group))
+
+
+def _watch(command: list[str], before: Callable[[], None] | None = None) -> dict[str, Any]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=before)
     peak, ended = [0], threading.Event()
 
     def watch() -> None:

@@ -42,6 +42,7 @@ class Lake:
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self.spark = spark
         self.settings = settings
+        self._written: set[str] = set()
 
     def path(self, table: Table) -> str:
         """Where the table lies."""
@@ -56,7 +57,10 @@ class Lake:
         Raises:
             LakeError: the table's folder is there, but its Delta log cannot be read.
         """
-        return self.version(table) >= 0
+        # No table is ever taken away, so its log (a listing of a folder) is asked for once.
+        if table.name not in self._written and self.version(table) >= 0:
+            self._written.add(table.name)
+        return table.name in self._written
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The table's rows at ``version`` (``None``: the newest); empty if it was never written.

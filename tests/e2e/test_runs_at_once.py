@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -15,10 +14,11 @@ import pytest
 
 from recsys.lake.tables import Lake
 from tests.e2e.small_night import forget_tables
+from tests.rounds import ROUNDS
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.test_incremental import some_records, to_logs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(4 * 3600)]
+pytestmark = pytest.mark.e2e
 
 
 def start(root: Path, logs: Path, dates: Sequence[date]) -> subprocess.Popen[str]:
@@ -72,11 +72,12 @@ def test_two_runs_of_the_same_nights_at_once_end_as_one(
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(0)
 def test_runs_at_once_in_many_rounds(
     make_lake: Callable[..., Lake], logs: Path, tmp_path: Path, quiet: dict[str, list[str]]
 ) -> None:
     """``RECSYS_ROUNDS`` (30) rounds: the same dates, and dates of their own, side by side."""
-    for number in range(int(os.environ.get("RECSYS_ROUNDS", "30"))):
+    for number in range(ROUNDS):
         runs = [DAYS, DAYS] if number % 2 else [DAYS[::2], DAYS[1::2]]
         found, outputs, _ = race(make_lake, logs, tmp_path / str(number), runs)
         wrong = {name for name in quiet if quiet[name] != found[name]}
@@ -85,13 +86,14 @@ def test_runs_at_once_in_many_rounds(
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(0)
 def test_killed_at_random_moments_ends_as_quiet_nights(
     make_lake: Callable[..., Lake], logs: Path, tmp_path: Path, quiet: dict[str, list[str]]
 ) -> None:
     """``RECSYS_ROUNDS`` (30) rounds: SIGKILL at random, again and again, then to the end."""
     dice = random.Random(4)
     kills = 0
-    for number in range(int(os.environ.get("RECSYS_ROUNDS", "30"))):
+    for number in range(ROUNDS):
         root = tmp_path / str(number)
         for _ in range(4):
             process = start(root, logs, DAYS)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.lake.tables import Lake
 from recsys.steps.etl import BUILD_GOLD
+from tests.rounds import ROUNDS
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.tiny_logs import event
 
@@ -107,7 +108,10 @@ def test_gold_of_an_old_night_again_takes_nothing_from_the_nights_after(
 
 
 @pytest.mark.stress
-@settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(0)
+@settings(
+    max_examples=ROUNDS, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 @given(drawn=st.lists(records, min_size=30, max_size=80), order=orders)
 def test_any_order_of_nights_and_reruns_ends_as_nights_in_order(
     make_lake: Callable[..., Lake],

@@ -76,7 +76,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     """Bring the gold tables to the end of ``run_date``.
 
     Raises:
-        LakeError: there are no events up to the date.
+        LakeError: there are no events up to the date, or later nights alone have brought them.
     """
     base = find_base(lake, run_date)
     silver = lake.version(schemas.SILVER_EVENTS)
@@ -93,11 +93,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     try:
         added, touched, people, settled, open_ = _count(lake, merged, horizon)
         if not people:
-            raise LakeError(
-                f"no events up to {run_date}",
-                where=lake.path(schemas.SILVER_EVENTS),
-                do=f"run build_silver for {run_date} first",
-            )
+            raise _no_events(lake, silver, run_date)
         every = max(1, min(gold.rows_per_row_group, (settled + open_) // gold.min_row_groups))
         commits = lake.in_parallel(
             lambda: _write_sequences(lake, merged),
@@ -138,6 +134,21 @@ def new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> Da
     last = F.lit(base.run_date)
     ahead = events.where((ingested <= last) & (day > last))
     return events.where(ingested > last).unionByName(ahead)
+
+
+def _no_events(lake: Lake, silver: int, run_date: date) -> LakeError:
+    """Why a night has nothing to build from."""
+    events = lake.read(schemas.SILVER_EVENTS, silver if silver >= 0 else None)
+    known = events.where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
+    later = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
+    if later is None:
+        what, do = f"no events up to {run_date}", f"run build_silver for {run_date} first"
+    else:
+        what = (
+            f"the night of {later} has read all events up to {run_date}; none is left for this one"
+        )
+        do = f"nothing is lost, and the tables are as they were; run nights from {later} on"
+    return LakeError(what, where=lake.path(schemas.SILVER_EVENTS), do=do)
 
 
 def _touched_from(lake: Lake, base: Base) -> date:

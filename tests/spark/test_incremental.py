@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.steps.etl import BUILD_GOLD
 from tests.rounds import ROUNDS
@@ -46,6 +47,15 @@ def to_logs(drawn: list[Any]) -> dict[date, list[dict[str, Any]]]:
     return days
 
 
+def run_after_a_later_night(etl: Etl, day: date, force: bool = False) -> None:
+    """A night whose days a later one has caught up; its own events are none, or late ones."""
+    try:
+        etl.run(day, force)
+    except LakeError as error:
+        if "has read all events up to" not in error.what:
+            raise
+
+
 def check_order(
     folder: Path, make: Callable[..., Lake], drawn: list[Any], order: Order, nights: list[date]
 ) -> None:
@@ -58,8 +68,13 @@ def check_order(
     for day in nights:
         one.run(day)
     other = Etl(make(f"lake.root={folder}/two", *SMALL), folder / "logs")
+    first = len(DAYS)
     for place, force in [*order, (len(DAYS) - 1, False)]:
-        other.run(DAYS[place], force)
+        if place >= first:
+            other.run(DAYS[place], force)
+        else:
+            run_after_a_later_night(other, DAYS[place], force)
+        first = min(first, place)
     wanted, found = content(one.lake), content(other.lake)
     assert {name for name in wanted if wanted[name] != found[name]} == set()
     assert wanted["silver/events"]
@@ -105,6 +120,21 @@ def test_gold_of_an_old_night_again_takes_nothing_from_the_nights_after(
     other.run(DAYS[3])
     wanted, found = content(etl.lake), content(other.lake)
     assert {name for name in wanted if wanted[name] != found[name]} == set()
+
+
+def test_a_first_night_that_a_later_one_has_caught_up_is_told_so_and_changes_nothing(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *SMALL), tmp_path / "logs")
+    etl.write(to_logs([]))
+    etl.run(DAYS[1])
+    before = content(etl.lake)
+    with pytest.raises(LakeError, match=f"the night of {DAYS[1]} has read all") as caught:
+        etl.run(DAYS[0])
+    assert "nothing is lost" in caught.value.do
+    assert content(etl.lake) == before
+    etl.run(DAYS[1])
+    assert content(etl.lake) == before
 
 
 @pytest.mark.stress

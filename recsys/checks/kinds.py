@@ -78,7 +78,7 @@ class Unique:
         about: the stage's figure that says how many keys there are, or how many are new.
         within: column (the one that the table's checks are grouped by) of which the night's lowest
             value is looked at with the rows of all nights; without it a night's rows are compared
-            with each other alone. Of a day that no later night adds to, this is the last look.
+            with each other alone. Mostly that is a day which no later night adds to.
         columns: of the key; empty: the table's key.
     """
 

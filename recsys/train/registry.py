@@ -10,7 +10,7 @@ from typing import Any
 
 from recsys.bundle import BUNDLE_FILE
 from recsys.errors import TrackingError
-from recsys.train.tracking import final_figures, reach
+from recsys.train.tracking import metrics_of_now, reach
 
 CHAMPION = "champion"
 """The registry alias of the model whose lists are live."""
@@ -98,7 +98,7 @@ class ModelRegistry:
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Add figures to a finished run, e.g. of the gate."""
         with reach(self.uri, self.timeout_seconds) as client:
-            client.log_batch(run_id, metrics=final_figures(metrics, 0))
+            client.log_batch(run_id, metrics=metrics_of_now(metrics, 0))
 
     def log_report(self, run_id: str, name: str, text: str) -> None:
         """Add a text (Markdown, JSON, …) to a run under the file name ``name``."""

@@ -116,7 +116,7 @@ class MlflowTracker:
             **{f"best_{name}": value for name, value in result.metrics.items()},
         }
         # A step of their own, which no curve has: MLflow shows with a model what its step has.
-        self._metrics += final_figures(figures, result.global_steps)
+        self._metrics += metrics_of_now(figures, result.global_steps)
         self._send()
         with reach(self._uri, self._timeout) as client, tempfile.TemporaryDirectory() as folder:
             for picture in draw_curves(history, Path(folder)):
@@ -148,10 +148,10 @@ class MlflowTracker:
                 del self._metrics[:_BATCH]
 
 
-def final_figures(figures: Mapping[str, float], step: int) -> list[Any]:
-    """MLflow metrics as of now: where a run that was cut off has them already, the last ones count.
+def metrics_of_now(figures: Mapping[str, float], step: int) -> list[Any]:
+    """MLflow metrics with the present as their timestamp: if logged again, the last value counts.
 
-    MLflow takes the larger of two values of one moment, and a model's metrics of one moment once.
+    Of two values of one step and timestamp MLflow shows the larger, and refuses a model.
     """
     from mlflow.entities import Metric
 

@@ -94,8 +94,8 @@ def some_records() -> list[Any]:
 def test_nights_in_any_order_end_as_one_that_reads_it_all(
     make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:
-    # The second night is missed and caught up by the third, then run after all, by force.
-    order = [(0, False), (2, False), (1, True)]
+    # The second night is missed and caught up by the third, then run after all; the third by force.
+    order = [(0, False), (2, False), (1, False), (2, True)]
     check_order(tmp_path, make_lake, some_records(), order, nights=DAYS[-1:])
 
 
@@ -114,7 +114,7 @@ def test_gold_of_an_old_night_again_takes_nothing_from_the_nights_after(
         }
     )
     etl.run(DAYS[3])
-    for day in DAYS[1:3]:
+    for day in DAYS[:3]:
         other.run(day)
     other.run(DAYS[1], force=True, steps=(BUILD_GOLD,))
     other.run(DAYS[3])

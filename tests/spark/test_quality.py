@@ -1,38 +1,26 @@
-"""Quality checks: green on good tables, red on each fault, and red ones stop the publishing."""
+"""Quality checks of a built night: green on good tables, red on each fault."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recsys import checks, schemas
 from recsys.checks import GREEN, RED, YELLOW
-from recsys.cli.main import main
 from recsys.config import load_settings
-from recsys.errors import PublishError
 from recsys.lake.local import local_frame
 from recsys.lake.measure import Measurement
-from recsys.lake.operations import SUCCEEDED, StageRun, record_run
-from recsys.lake.publish import live
-from recsys.lake.quality import (
-    CheckResult,
-    check_tables,
-    read_checks,
-    read_history,
-    record_checks,
-)
+from recsys.lake.quality import read_checks
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 from recsys.steps.context import Context, Step
 from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
-from recsys.steps.lists import PUBLISH
 from recsys.steps.runner import run_night
 from tests.spark.tiny_logs import DAY, event, log_format, write_json
 
@@ -226,114 +214,3 @@ def test_keys_of_a_large_table_are_compared_by_slices_another_one_each_night(
                 break
         else:
             assert looked_at == 200_000
-
-
-TYPES = {"view": 60, "click": 30, "purchase": 10}
-
-
-def events_of(spark: SparkSession, nights: list[Mapping[str, int]]) -> DataFrame:
-    """silver/events of consecutive nights from DAY, with so many events of each type."""
-    rows = [
-        (f"{night} {kind} {n}", "u", f"i{n}", kind, None, None, datetime(2026, 3, 5 + night, 12),
-         DAY + timedelta(days=night), DAY + timedelta(days=night))
-        for night, counts in enumerate(nights)
-        for kind, count in counts.items()
-        for n in range(count)
-    ]  # fmt: skip
-    return spark.createDataFrame(rows, schemas.SILVER_EVENTS.ddl)
-
-
-def check_and_record(lake: Lake, day: date, counted: Mapping[str, int]) -> list[CheckResult]:
-    history = read_history(lake, day)
-    found = check_tables(lake, day, "build_silver", {}, counted, history)
-    record_checks(lake, day, "build_silver", found, history)
-    return found
-
-
-def check_night(lake: Lake, number: int, counts: Mapping[str, int], rejects: int = 2) -> Any:
-    """The checks of a night that found so many events; by the check's name."""
-    rows = events_of(lake.spark, [{}] * number + [counts])
-    day = DAY + timedelta(days=number)
-    lake.replace(schemas.SILVER_EVENTS, rows, f"ingest_date = '{day}'")
-    counted = {"events": sum(counts.values()), "duplicates": 1, "rejects": rejects}
-    counted["read"] = sum(counted.values())
-    found = check_and_record(lake, day, counted)
-    return {result.check: result for result in found if result.check in DRIFT}
-
-
-DRIFT = ("volume", "mix of event_type", "share of duplicates", "share of rejects")
-
-
-@pytest.fixture(scope="module")
-def three_nights(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    root = tmp_path_factory.mktemp("three_nights")
-    lake = Lake(spark, load_settings(None, [f"lake.root={root}"]))
-    lake.replace(schemas.BRONZE_REJECTS, local_frame(spark, [], schemas.BRONZE_REJECTS.ddl))
-    for number, counts in enumerate([TYPES, {**TYPES, "view": 64}, TYPES]):
-        found = check_night(lake, number, counts)
-        assert {result.status for result in found.values()} == {GREEN}
-    return lake
-
-
-@pytest.mark.parametrize(
-    ("last", "rejects", "red"),
-    [
-        ({"view": 66, "click": 26, "purchase": 9}, 3, set()),
-        ({"view": 30, "click": 15, "purchase": 5}, 2, {"volume"}),
-        ({"view": 130, "click": 60, "purchase": 20}, 2, {"volume"}),
-        ({"view": 5, "click": 5, "purchase": 90}, 2, {"mix of event_type"}),
-        (TYPES, 30, {"share of rejects"}),
-    ],
-)
-def test_drift_beside_the_nights_before(
-    last: Mapping[str, int], rejects: int, red: set[str], three_nights: Lake
-) -> None:
-    found = check_night(three_nights, 3, last, rejects)
-    assert set(found) == set(DRIFT)
-    assert {name for name, result in found.items() if result.status != GREEN} == red
-    assert {result.status for result in found.values()} <= {GREEN, RED}
-
-
-def context_to_publish(lake: Lake, *overrides: str) -> tuple[Context, list[str]]:
-    said: list[str] = []
-    settings = load_settings(None, [f"lake.root={lake.settings.lake.root}", *overrides])
-    return Context(settings, log_format(), DAY, Lake(lake.spark, settings), say=said.append), said
-
-
-def test_red_stops_the_publishing_until_it_is_mended_or_overruled(
-    make_lake: Callable[..., Lake], capsys: pytest.CaptureFixture[str]
-) -> None:
-    lake = make_lake()
-    versions = {table.name: 3 for table in schemas.TABLES}
-    for stage in ("build_silver", "build_gold", "score_users"):
-        details = {"model_version": "1"}
-        record_run(
-            lake, StageRun(DAY, stage, SUCCEEDED, stage, 1, 7, details, {}, tables_written=versions)
-        )
-    lake.replace(schemas.SILVER_EVENTS, events_of(lake.spark, [TYPES]))
-    check_and_record(lake, DAY, {"events": 99, "duplicates": 0, "read": 99})
-    context, _ = context_to_publish(lake)
-    with pytest.raises(PublishError) as caught:
-        run_night(context, (PUBLISH,))
-    assert "silver/events, rows as counted: 100 rows, the stage counted 99" in caught.value.what
-    assert caught.value.where.endswith("/silver/events version 0")
-    assert "quality.block_publish=off" in caught.value.do
-    assert lake.version(schemas.OPS_PUBLISHED) == -1
-
-    with pytest.raises(SystemExit) as ended:
-        main(["checks", "--date", str(DAY), "--lake", lake.settings.lake.root])
-    assert ended.value.code == 1
-    assert "100 rows, the stage counted 99" in capsys.readouterr().out
-
-    context, said = context_to_publish(lake, "quality.block_publish=off")
-    run_night(context, (PUBLISH,))
-    assert live(lake).lists == 7
-    assert any("red quality checks, published all the same" in line for line in said)
-
-    check_and_record(lake, DAY, {"events": 100, "duplicates": 0, "read": 100})
-    context, _ = context_to_publish(lake)
-    context.force = True
-    run_night(context, (PUBLISH,))
-    with pytest.raises(SystemExit) as ended:
-        main(["checks", "--date", str(DAY), "--lake", lake.settings.lake.root])
-    assert ended.value.code == 0

@@ -77,14 +77,16 @@ def measure_ranking() -> dict[int, float]:
     import torch
 
     from recsys.config import load_settings
-    from recsys.models import SASRec, SASRecConfig
+    from recsys.models import SequenceTransformer, TransformerConfig
     from recsys.score.ranker import rank_histories
 
     torch.set_num_threads(1)
     settings, dice = load_settings(), np.random.default_rng(0)
     length, found = settings.gold.sequence_length, {}
     for items, users in RANKED.items():
-        model = SASRec(SASRecConfig.from_settings(settings.model, items, length)).eval()
+        model = SequenceTransformer(
+            TransformerConfig.from_settings(settings.model, items, length)
+        ).eval()
         popularity = np.ones(items + 1, dtype=np.float32)
         histories = [dice.integers(1, items + 1, length) for _ in range(users)]
         rank_histories(model, histories[:8], histories[:8], popularity, 20)  # warm
@@ -108,12 +110,14 @@ def score(context: Any, bundle: Path) -> None:
     """Lists for every user."""
     from recsys import schemas
     from recsys.bundle import BundleInfo, save_bundle
-    from recsys.models import SASRec, SASRecConfig
+    from recsys.models import SequenceTransformer, TransformerConfig
     from recsys.score.job import Versions, score_users
 
     items = context.lake.read(schemas.SILVER_ITEMS).count()
     length = context.settings.gold.sequence_length
-    model = SASRec(SASRecConfig.from_settings(context.settings.model, items, length))
+    model = SequenceTransformer(
+        TransformerConfig.from_settings(context.settings.model, items, length)
+    )
     save_bundle(bundle, model, BundleInfo(str(context.run_date), "untrained", items, length))
     versions = Versions(
         context.written("build_gold", schemas.GOLD_SEQUENCES),

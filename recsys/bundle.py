@@ -14,7 +14,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import new_folder
-from recsys.models import SASRec, build_model
+from recsys.models import SequenceTransformer, build_model
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.pt"
@@ -44,7 +44,7 @@ class BundleInfo:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_bundle(path: str | Path, model: SASRec, info: BundleInfo) -> None:
+def save_bundle(path: str | Path, model: SequenceTransformer, info: BundleInfo) -> None:
     """Write the folder ``path``; it appears complete or not at all, and replaces an older one."""
     buffer = io.BytesIO()
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -61,7 +61,9 @@ def save_bundle(path: str | Path, model: SASRec, info: BundleInfo) -> None:
         (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> tuple[SASRec, BundleInfo]:
+def load_bundle(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[SequenceTransformer, BundleInfo]:
     """Read a bundle back: the model in evaluation mode on ``device``, and where it comes from.
 
     Raises:
@@ -77,6 +79,15 @@ def load_bundle(path: str | Path, device: str | torch.device = "cpu") -> tuple[S
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _broken(folder / BUNDLE_FILE, f"does not describe its weights: {error}") from None
     return model.to(device).eval(), info
+
+
+def load_for_scoring(path: str | Path) -> SequenceTransformer:
+    """The model alone, on the CPU, with what its items share worked into their vectors.
+
+    Raises:
+        RecsysError: as ``load_bundle``.
+    """
+    return load_bundle(path)[0].merge_item_features()
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def feed_options(
         shuffle_rows=settings.feed.shuffle_buffer_rows,
         prefetch=settings.feed.prefetch_batches,
         recency=recency,
+        batch_events=settings.train.per_rank_batch_events,
     )
 
 

@@ -101,6 +101,7 @@ def _build_parser() -> argparse.ArgumentParser:
     page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
     page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
     _add_lake(commands)
+    _add_benchmark(commands)
     return parser
 
 
@@ -153,6 +154,30 @@ def _add_lake(commands: _Commands) -> None:
             command.add_argument("--json", action="store_true", help="JSON instead of a table")
         else:
             command.add_argument("--dry-run", action="store_true", help="only say what it would do")
+
+
+def _add_benchmark(commands: _Commands) -> None:
+    """``recsys benchmark ...``: how good the models are, by the protocols of the literature."""
+    summary = "train and test on published data, by its protocol"
+    group = commands.add_parser("benchmark", help=summary, description=summary)
+    inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    summary = "leave-one-out on a file with a user's items a line; prints a line of JSON"
+    command = inner.add_parser("sequences", help=summary, description=summary)
+    command.add_argument("file", metavar="FILE", help="each line: user item item ..., oldest first")
+    command.add_argument("--attributes", metavar="FILE", help="JSON: item to a list of attributes")
+    command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
+    command.add_argument(
+        "--work",
+        metavar="PATH",
+        help="keep windows, checkpoints and the model here, and go on from what is there",
+    )
+    command.add_argument(
+        "--conf",
+        metavar="FILE",
+        help="settings that differ from conf/base.yaml (default: conf/benchmark.yaml)",
+    )
+    command.epilog = "Any setting can be given as section.key=value, e.g. train.max_epochs=5."
+    command.set_defaults(command=_lazy("benchmark", "sequences"), name="benchmark sequences")
 
 
 def _positive(text: str) -> int:

@@ -6,15 +6,19 @@ names the key, the value and what is allowed.
 """
 
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
-from recsys.config.sections import Als, Evaluate, Generate, Gold, Section, Settings
+from recsys.config.section import Section
+from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
+from recsys.config.training import Model, Train
 
 __all__ = [
     "Als",
     "Evaluate",
     "Generate",
     "Gold",
+    "Model",
     "Section",
     "Settings",
+    "Train",
     "conf_dir",
     "describe_settings",
     "load_settings",

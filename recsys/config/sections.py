@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A group of settings; unknown keys are refused, values can't be changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from recsys.config.section import Section
+from recsys.config.training import Feed, Model, Train
 
 
 class Lake(Section):
@@ -43,6 +40,12 @@ class Lake(Section):
         ge=2,
         description="files under half of file_mb in one partition from which it is compacted",
     )
+
+    @property
+    def store(self) -> dict[str, str]:
+        """``endpoint`` and ``region`` of the store, as far as they are set."""
+        given = {"endpoint": self.s3_endpoint, "region": self.s3_region}
+        return {name: value for name, value in given.items() if value}
 
 
 class Spark(Section):
@@ -142,71 +145,6 @@ class Gold(Section):
     validation_share: float = Field(
         gt=0, lt=0.5, description="share of users whose windows choose the best epoch"
     )
-
-
-class Feed(Section):
-    workers: int = Field(ge=1, description="Petastorm reader threads a rank")
-    shuffle_buffer_rows: int = Field(ge=1, description="rows a rank holds to shuffle")
-    prefetch_batches: int = Field(ge=1, description="batches made ahead of the model")
-    stage_dir: str | None = Field(
-        description="folder shared by executors and ranks, to which Spark copies the training "
-        "files before a training (hdfs:// without libhdfs); null reads them where they lie"
-    )
-
-
-class Model(Section):
-    dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
-    blocks: int = Field(ge=1, le=64, description="transformer blocks")
-    heads: int = Field(ge=1, description="attention heads; divides dims")
-    dropout: float = Field(ge=0, lt=1, description="dropout of embeddings and blocks")
-
-
-class Train(Section):
-    launcher: Literal["horovodrun", "spark", "single"] = Field(
-        description="horovodrun, spark (horovod.spark.run in the executors) or single (one process)"
-    )
-    ranks: int = Field(ge=1, description="processes that train together")
-    hosts: str | None = Field(description="horovodrun's -H, e.g. a:4,b:4; null is this machine")
-    threads_per_rank: int = Field(ge=1, description="CPU threads of a rank")
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes CUDA where there is one")
-    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
-        description="of activations; auto is bf16 on a GPU and float32 on a CPU"
-    )
-    seed: int = Field(description="same seed, ranks and table: same weights")
-    per_rank_batch_size: int = Field(ge=1, description="windows a rank takes a step")
-    max_epochs: int = Field(ge=1, description="passes over the windows at most")
-    patience: int = Field(ge=1, description="epochs without a better validation before the end")
-    learning_rate: float = Field(gt=0, description="of Adam, after warm-up")
-    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
-    final_learning_rate_share: float = Field(
-        ge=0, le=1, description="share of the learning rate left at the last step (cosine decay)"
-    )
-    weight_average_decay: float = Field(
-        ge=0,
-        lt=1,
-        description="of the moving average of weights that is evaluated and kept; "
-        "0 keeps the last weights",
-    )
-    target_horizon: int = Field(
-        ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
-    )
-    start_from_popularity: bool = Field(
-        description="item biases start at the items' popularity instead of 0"
-    )
-    recency_half_life_days: float | None = Field(
-        gt=0,
-        description="age at which an event counts half as much as one of today; "
-        "null counts all alike",
-    )
-    gradient_clip_norm: float = Field(gt=0, description="largest L2 norm of the gradient")
-    sampled_softmax_above_items: int = Field(
-        ge=1, description="catalogues larger than this train on sampled negatives"
-    )
-    negatives: int = Field(ge=1, description="sampled negatives a step, shared by the batch")
-    checkpoint_dir: str | None = Field(
-        description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
-    )
-    checkpoint_every_steps: int = Field(ge=1, description="steps between two checkpoints")
 
 
 class Als(Section):

@@ -1,6 +1,6 @@
 """Torch models and their losses: no I/O, no ranks, no Spark."""
 
 from recsys.models.registry import build_model
-from recsys.models.sasrec import SASRec, SASRecConfig
+from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
-__all__ = ["SASRec", "SASRecConfig", "build_model"]
+__all__ = ["SequenceTransformer", "TransformerConfig", "build_model"]

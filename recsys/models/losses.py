@@ -1,17 +1,15 @@
 """Losses over a catalogue of items: cross-entropy on all of them or on sampled negatives.
 
-Both return a SUM over positions; the caller divides by the number of positions of all ranks, so
+All return a SUM over positions; the caller divides by the number of positions of all ranks, so
 that the gradient does not depend on how positions are spread over ranks.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
 """Logits held at once by device: on a CPU as many as its cache holds (4 MiB in float32), where
@@ -26,11 +24,28 @@ def chunk_positions(num_items: int, device: torch.device) -> int:
     return max(_MIN_CHUNK, elements // max(1, num_items))
 
 
+class Excluded(NamedTuple):
+    """Items that are no alternative to a position's target, such as those the user had already.
+
+    Attributes:
+        items: item_idx, int64 [rows, width]; 0 is no item.
+        rows: row of each position, int64 [positions]. A position's own target stays.
+    """
+
+    items: Tensor
+    rows: Tensor
+
+    def of(self, part: slice) -> Tensor:
+        """item_idx int64 [positions, width] for a part of the positions."""
+        return self.items.index_select(0, self.rows[part])
+
+
 def full_softmax_loss(
     hidden: Tensor,
     item_vectors: Tensor,
     targets: Tensor,
     weights: Tensor | None = None,
+    excluded: Excluded | None = None,
     positions_at_once: int | None = None,
 ) -> Tensor:
     """Sum of -weight * log softmax(hidden · items)[target] over positions, a float32 scalar.
@@ -44,12 +59,13 @@ def full_softmax_loss(
         item_vectors: float [num_items + 1, dims], row 0 is padding.
         targets: int64 [positions], 1 to num_items.
         weights: float [positions]; None weighs all alike.
+        excluded: items left out of each position's softmax; None leaves out none.
         positions_at_once: size of a chunk; None takes ``chunk_positions``.
 
     Source of the fusion: Hsu et al. 2024, "Liger Kernel", section 3.2 (FusedLinearCrossEntropy).
     """
     size = positions_at_once or chunk_positions(len(item_vectors) - 1, hidden.device)
-    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, weights, size)
+    loss: Tensor = _FullSoftmax.apply(hidden, item_vectors, targets, weights, excluded, size)
     return loss
 
 
@@ -61,10 +77,11 @@ class _FullSoftmax(torch.autograd.Function):
         item_vectors: Tensor,
         targets: Tensor,
         weights: Tensor | None,
+        excluded: Excluded | None,
         positions_at_once: int,
     ) -> Tensor:
-        dtype = _product_dtype(hidden)
-        states, items = hidden.to(dtype), item_vectors[1:].to(dtype)
+        dtype = product_dtype(hidden)
+        states, items = hidden.to(dtype), item_vectors.to(dtype)
         wants_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         state_gradient = torch.zeros_like(hidden) if wants_gradient else None
         item_gradient = torch.zeros_like(item_vectors) if wants_gradient else None
@@ -72,7 +89,9 @@ class _FullSoftmax(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(states), positions_at_once):
                 part = slice(start, start + positions_at_once)
-                losses, error = _loss_and_error(states[part] @ items.T, targets[part, None] - 1)
+                wanted = targets[part, None]
+                logits = exclude(states[part] @ items.T, wanted, excluded, part)
+                losses, error = _loss_and_error(logits, wanted)
                 if weights is not None:
                     losses, error = losses * weights[part, None], error * weights[part, None]
                 total += losses.sum()
@@ -80,21 +99,38 @@ class _FullSoftmax(torch.autograd.Function):
                     continue
                 error = error.to(dtype)
                 state_gradient[part] = error @ items
-                item_gradient[1:] += error.T @ states[part]
+                item_gradient += error.T @ states[part]
         ctx.save_for_backward(state_gradient, item_gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         state_gradient, item_gradient = ctx.saved_tensors
-        return state_gradient * gradients[0], item_gradient * gradients[0], None, None, None
+        by_state, by_item = state_gradient * gradients[0], item_gradient * gradients[0]
+        return by_state, by_item, None, None, None, None
+
+
+def exclude(logits: Tensor, wanted: Tensor, excluded: Excluded | None, part: slice) -> Tensor:
+    """Set the logits of padding and of excluded items to -inf, in place, but never the target's.
+
+    Args:
+        logits: [positions, num_items + 1] of the positions in ``part``.
+        wanted: item_idx of each target, int64 [positions, 1].
+        excluded: of all positions.
+        part: which of all positions these are.
+    """
+    if excluded is not None:
+        kept = logits.gather(1, wanted)
+        logits.scatter_(1, excluded.of(part), -torch.inf).scatter_(1, wanted, kept)
+    logits[:, 0] = -torch.inf
+    return logits
 
 
 def _loss_and_error(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy float32 [positions, 1] and its gradient by the logits (softmax - one-hot).
 
     Args:
-        logits: [positions, items], may be overwritten.
+        logits: [positions, columns], may be overwritten.
         wanted: column of each target, int64 [positions, 1].
     """
     minus_one = torch.full_like(wanted, -1.0, dtype=torch.float32)
@@ -112,47 +148,7 @@ def _loss_and_error(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return losses, log_shares.exp_().scatter_add_(1, wanted, minus_one)
 
 
-def sample_negatives(num_items: int, count: int, generator: torch.Generator) -> Tensor:
-    """Uniform item_idx with replacement, int64 [count], on the CPU (the same on any device)."""
-    return torch.randint(1, num_items + 1, (count,), generator=generator)
-
-
-def sampled_softmax_loss(
-    hidden: Tensor,
-    item_vectors: Tensor,
-    targets: Tensor,
-    negatives: Tensor,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Weighted sum of cross-entropies against the target and shared negatives, a scalar.
-
-    The sum over other items in the softmax is estimated by importance sampling: each of the K
-    uniform draws stands for num_items / K items (logit + log(num_items / K)), a draw that hits
-    the position's own target counts nothing. The target itself is certain, so its logit is not
-    corrected. Memory: positions x K logits.
-
-    Args:
-        hidden: float [positions, dims], real positions only.
-        item_vectors: float [num_items + 1, dims], row 0 is padding.
-        targets: int64 [positions], 1 to num_items.
-        negatives: int64 [K] of ``sample_negatives``, shared by all positions.
-        weights: float [positions]; None weighs all alike.
-
-    Source: Bengio and Senécal 2008, section III; Khrylchenko et al. 2025, "Correcting the LogQ
-    Correction", for leaving the target uncorrected.
-    """
-    correction = math.log((len(item_vectors) - 1) / len(negatives))
-    # Both through embedding: its gradient adds repeated rows up in a fixed order.
-    chosen = functional.embedding(targets, item_vectors)
-    others = functional.embedding(negatives, item_vectors)
-    positive = (hidden.float() * chosen.float()).sum(dim=1, keepdim=True)
-    negative = (hidden @ others.T).float() + correction
-    negative = negative.masked_fill(targets[:, None] == negatives[None, :], -torch.inf)
-    logits = torch.cat([positive, negative], dim=1)
-    losses = torch.logsumexp(logits, dim=1) - positive[:, 0]
-    return (losses if weights is None else losses * weights).sum()
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """Type that products run in here: autocast's where it is on."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

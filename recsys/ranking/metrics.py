@@ -6,7 +6,7 @@ are each user's relevant items, every one counted once. Everything is numpy and 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,27 @@ def find_hits(ranked: IntArray, targets: Ragged) -> Hits:
     at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     found = keys[at] == wanted if len(keys) else np.zeros(ranked.shape, dtype=bool)
     return Hits(found & (ranked > 0), counts)
+
+
+def put_behind_ties(
+    ranked: IntArray, scores: npt.NDArray[np.floating[Any]], targets: IntArray
+) -> IntArray:
+    """The lists with each user's one target moved behind the items that score the same.
+
+    So a tie counts against the target, and a model that scores all items alike hits nothing.
+    Whether the target is among the first k is right where the lists are longer than k.
+
+    Args:
+        ranked: item_idx [users, n], best first.
+        scores: of these items, descending [users, n].
+        targets: item_idx [users].
+    """
+    moved = ranked.copy()
+    for user, place in zip(*np.nonzero(ranked == np.asarray(targets)[:, None]), strict=True):
+        last = int((scores[user] >= scores[user, place]).sum()) - 1
+        moved[user, place:last] = ranked[user, place + 1 : last + 1]
+        moved[user, last] = targets[user]
+    return moved
 
 
 def ndcg(hits: Hits, k: int) -> FloatArray:

@@ -53,6 +53,9 @@ SETTLED_ON = "settled_on"
 # Item statistics.
 EVENTS = "events"
 USERS = "users"
+# Links of items to attributes and to other items.
+LINKED = "linked"
+WEIGHT = "weight"
 # Lists.
 RUN_DATE = "run_date"
 MODEL_VERSION = "model_version"

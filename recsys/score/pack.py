@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from recsys.bundle import load_bundle
+from recsys.bundle import load_for_scoring
 
 _CATALOGUE = "catalogue.npz"
 _BUNDLE = "bundle"
@@ -55,7 +55,7 @@ def load_pack(path: str) -> ScoringPack:
     """Unpack and load, once a worker process; its threads are one a Spark task."""
     torch.set_num_threads(1)
     folder = _unpack(Path(path))
-    model, _ = load_bundle(folder / _BUNDLE, "cpu")
+    model = load_for_scoring(folder / _BUNDLE)
     with np.load(folder / _CATALOGUE) as catalogue:
         item_ids = pa.array(catalogue["item_ids"].tolist(), pa.string())
         return ScoringPack(model, item_ids, catalogue["popularity"])

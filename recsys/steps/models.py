@@ -12,7 +12,7 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from recsys import __version__, schemas
-from recsys.bundle import load_bundle
+from recsys.bundle import load_for_scoring
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
@@ -136,14 +136,14 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
     popularity = read_popularity(lake, stats, num_items, last, days)
     windows = written[schemas.GOLD_TRAINING_SEQUENCES.name]
     factors = train_als(lake, windows, settings.evaluate.als, num_users, num_items)
-    model, _ = load_bundle(context.done("train").details["bundle"], "cpu")
+    model = load_for_scoring(context.done("train").details["bundle"])
     reports = [
         evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
         *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
     if champion is not None:
-        old, _ = load_bundle(champion, "cpu")
+        old = load_for_scoring(champion)
         reports.append(
             evaluation.evaluate_model("champion", old, cases, popularity, settings.evaluate)
         )

@@ -30,8 +30,8 @@ class Communicator(Protocol):
     def local_rank(self) -> int:
         """This process among those of the same machine; chooses the GPU."""
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
-        """An optimizer that sums gradients over ranks while ``backward`` runs."""
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
+        """An optimizer that sums gradients over ranks while the last of ``backwards`` runs."""
 
     def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         """Inside the block gradients are summed over ranks and ``optimizer.step`` may be called."""
@@ -59,7 +59,7 @@ class SingleProcess:
     size = 1
     local_rank = 0
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         return optimizer
 
     def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
@@ -93,10 +93,13 @@ class HorovodCommunicator:
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         # Sum, not the default mean: the loss is already divided by the targets of all ranks.
         wrapped: Optimizer = self._hvd.DistributedOptimizer(
-            optimizer, named_parameters=model.named_parameters(), op=self._hvd.Sum
+            optimizer,
+            named_parameters=model.named_parameters(),
+            backward_passes_per_step=backwards,
+            op=self._hvd.Sum,
         )
         return wrapped
 

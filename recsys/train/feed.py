@@ -15,7 +15,7 @@ import numpy as np
 from recsys.errors import TrainingError
 from recsys.schemas import TRAIN_SPLIT, VALIDATION_SPLIT, DataFile, PinnedTable
 from recsys.train.batch import Batch, Recency, make_batch
-from recsys.train.plan import EpochPlan, generator, plan_epoch
+from recsys.train.plan import EpochPlan, generator, plan_epoch, rows_of_batch
 from recsys.train.shuffle import Rows, ShuffleBuffer
 
 ReadRowGroups = Callable[[Sequence[DataFile]], Generator[Rows, None, None]]
@@ -29,7 +29,7 @@ class FeedOptions:
     Attributes:
         seed: same seed and table, same batches.
         rank, ranks: this process and their number.
-        batch_size: rows of a full batch.
+        batch_size, batch_events: see ``plan.rows_of_batch``.
         shuffle_rows: rows held to shuffle.
         prefetch: batches made ahead of the model.
         recency: weighs targets by age; rows then hold hours (see ``shuffle.Rows``).
@@ -44,6 +44,12 @@ class FeedOptions:
     prefetch: int
     recency: Recency | None = None
     pin_memory: bool = False
+    batch_events: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """Numbers that rows hold of each event."""
+        return 1 if self.recency is None else 2
 
 
 class Feed(Protocol):
@@ -98,6 +104,7 @@ class RowGroupFeed:
             rank=self._options.rank,
             ranks=self._options.ranks,
             batch_size=self._options.batch_size,
+            batch_events=self._options.batch_events,
         )
 
     def _train_batches(self, plan: EpochPlan, epoch: int, skip: int) -> Iterator[Rows]:
@@ -107,6 +114,8 @@ class RowGroupFeed:
             options.batch_size,
             choose_bucket=generator(options.seed, epoch, "bucket"),
             choose_rows=generator(options.seed, epoch, "rows", options.rank),
+            batch_events=options.batch_events,
+            channels=options.channels,
         )
         made = 0
         with closing(self._read(plan.files)) as row_groups:
@@ -116,16 +125,18 @@ class RowGroupFeed:
                     yield rows
         if made != plan.batches:
             raise TrainingError(f"epoch {epoch} gave {made} batches, {plan.batches} were planned")
-        width = plan.files[0].bucket * (1 if options.recency is None else 2)
+        width = plan.files[0].bucket * options.channels
         for _ in range(max(made, skip), plan.steps):
             yield np.zeros((0, width), dtype=np.int32)
 
     def _validation_batches(self, files: Sequence[DataFile]) -> Iterator[Rows]:
         if not files:
             return
-        size = self._options.batch_size
+        options = self._options
         with closing(self._read(files)) as row_groups:
             for rows in row_groups:
+                bucket = rows.shape[1] // options.channels
+                size = rows_of_batch(bucket, options.batch_size, options.batch_events)
                 for start in range(0, len(rows), size):
                     yield rows[start : start + size]
 

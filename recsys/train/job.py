@@ -34,6 +34,8 @@ class TrainingJob:
         tracking_uri: MLflow server or store; None trains without tracking.
         table_versions: table name to Delta version, for tags and the bundle.
         tags: further tags of the run, e.g. ``{"code_commit": …}``.
+        links: urls of the files that link items, by ``attribute`` and ``neighbor``; see
+            ``item_links``.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class TrainingJob:
     tracking_uri: str | None = None
     table_versions: dict[str, int] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    links: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def max_length(self) -> int:

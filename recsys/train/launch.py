@@ -89,6 +89,7 @@ def _check_ranks(job: TrainingJob) -> None:
         rank=0,
         ranks=settings.ranks,
         batch_size=settings.per_rank_batch_size,
+        batch_events=settings.per_rank_batch_events,
     )
 
 

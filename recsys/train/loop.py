@@ -8,8 +8,9 @@ like one rank with an N times larger batch, also where windows or ranks have une
 from __future__ import annotations
 
 import copy
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,20 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from recsys.bundle import BundleInfo, save_bundle
-from recsys.models import SASRecConfig, build_model
-from recsys.models.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
 from recsys.train import validation
 from recsys.train.batch import Batch
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
+from recsys.train.item_links import make_model
 from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.objective import Objective
 from recsys.train.optimization import (
     Schedule,
     autocast,
     choose_device,
     choose_precision,
+    make_optimizer,
     step_seed,
     update_average,
 )
@@ -55,25 +57,29 @@ class Trainer:
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
         torch.manual_seed(self.settings.seed)
-        config = SASRecConfig.from_settings(job.settings.model, job.num_items, job.max_length)
-        self.model = build_model(config).to(self.device)
+        self.model = make_model(job).to(self.device)
         self.average = copy.deepcopy(self.model)
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings.learning_rate)
+        self.objective = Objective(self.settings, job.num_items, self.device)
+        accumulation = self.settings.gradient_accumulation
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
-        self.optimizer = communicator.wrap_optimizer(optimizer, self.model)
+        self.optimizer = communicator.wrap_optimizer(
+            make_optimizer(self.model, self.settings), self.model, accumulation
+        )
         self.state = TrainingState()
         identity = f"{job.fingerprint} on {communicator.size} ranks"
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
         self._resume()
         communicator.broadcast_state(self.optimizer, self.model)
-        total = sum(feed.steps_per_epoch(epoch) for epoch in range(self.settings.max_epochs))
+        epochs = range(self.settings.max_epochs)
+        total = sum(-(-feed.steps_per_epoch(epoch) // accumulation) for epoch in epochs)
         self.schedule = Schedule(
             self.settings.learning_rate,
             min(self.settings.warmup_steps, total // 2),
             total,
             self.settings.final_learning_rate_share,
+            self.settings.schedule,
         )
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
         self._pending: list[tuple[Tensor, float, int]] = []
@@ -83,8 +89,7 @@ class Trainer:
         self.started = time.perf_counter() - self.state.seconds
         if self.communicator.rank == 0:
             self.state.run_id = self.tracker.start(self.state.run_id)
-        if self.state.global_step == 0 and self.settings.start_from_popularity:
-            self._start_from_popularity()
+        self._use_popularity()
         while not self._is_finished():
             self._train_epoch()
             self._validate_epoch()
@@ -97,11 +102,17 @@ class Trainer:
             self.state.best_epoch >= 0 and waited >= self.settings.patience
         )
 
-    def _start_from_popularity(self) -> None:
+    def _use_popularity(self) -> None:
+        settings = self.settings
+        fresh = self.state.global_step == 0 and settings.start_from_popularity
+        if not fresh and not (self.objective.samples and settings.negative_popularity):
+            return
         with self.feed.epoch(0) as batches:
             counts = count_targets(batches, self.job.num_items, self.communicator)
-        self.model.set_popularity(counts)
-        self.average.set_popularity(counts)
+        self.objective.set_popularity(counts)
+        if fresh:
+            self.model.set_popularity(counts)
+            self.average.set_popularity(counts)
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
@@ -111,8 +122,8 @@ class Trainer:
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
         with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
-            for batch in batches:
-                self._train_step(batch)
+            for group in _group(batches, settings.gradient_accumulation):
+                self._train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
                 if state.global_step % settings.checkpoint_every_steps == 0:
@@ -124,19 +135,24 @@ class Trainer:
             state.train_seconds = seconds + time.perf_counter() - started
             state.waited_seconds = waited + batches.waited_seconds
 
-    def _train_step(self, batch: Batch) -> None:
+    def _train_step(self, batches: list[Batch]) -> None:
         state = self.state
         torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
-        targets, weights = batch.choose_targets(self.settings.target_horizon)
-        sums = [len(targets), len(targets) if weights is None else weights.double().sum().item()]
+        parts = [self.objective.choose(batch) for batch in batches]
+        sums = [sum(len(part.targets) for part in parts), sum(part.weight for part in parts)]
         own = torch.tensor(sums, dtype=torch.float64)
         count, weight = self.communicator.allreduce_sum(own).tolist()
         learning_rate = self.schedule.at(state.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        loss = self._sum_losses(batch, targets, weights)
-        self.scaler.scale(loss / (weight or 1.0)).backward()
+        negatives = self.objective.draw_negatives(state.global_step)
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            with autocast(self.device, self.precision):
+                loss = self.objective.sum_losses(self.model, part, negatives)
+            self.scaler.scale(loss / (weight or 1.0)).backward()
+            total += loss.detach()
         with self.communicator.reduced_gradients(self.optimizer):
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(
@@ -146,30 +162,9 @@ class Trainer:
             self.scaler.update()
         decay = self.settings.weight_average_decay
         update_average(self.average, self.model, decay, state.global_step)
-        self._pending.append((loss.detach(), weight, int(count)))
+        self._pending.append((total, weight, int(count)))
         state.global_step += 1
-        state.step_in_epoch += 1
-
-    def _sum_losses(self, batch: Batch, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Sum over this rank's targets; zero, but with gradients, for an empty batch."""
-        if not len(targets):
-            # Horovod waits for a gradient of every weight from every rank.
-            return torch.stack([weight.sum() * 0.0 for weight in self.model.parameters()]).sum()
-        batch, targets = batch.to(self.device), targets.to(self.device, non_blocking=True)
-        if weights is not None:
-            weights = weights.to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision):
-            hidden = self.model(batch.items[:, :-1])
-            hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
-            vectors = self.model.item_vectors()
-            if self.job.num_items <= self.settings.sampled_softmax_above_items:
-                return full_softmax_loss(hidden, vectors, targets, weights)
-            # Without the rank: one draw for all ranks, as one rank with their batches would.
-            seed = step_seed(self.settings.seed, self.state.global_step, rank=-1)
-            draw = torch.Generator().manual_seed(seed)
-            negatives = sample_negatives(self.job.num_items, self.settings.negatives, draw)
-            negatives = negatives.to(self.device)
-            return sampled_softmax_loss(hidden, vectors, targets, negatives, weights)
+        state.step_in_epoch += len(batches)
 
     def _flush(self) -> None:
         """Add up pending losses over ranks: one message for many steps, and no wait for a GPU."""
@@ -199,7 +194,13 @@ class Trainer:
     def _validate_epoch(self) -> None:
         state = self.state
         with self.feed.validation() as batches:
-            metrics = validation.validate(self.average, batches, self.communicator, self.device)
+            metrics = validation.validate(
+                self.average,
+                batches,
+                self.communicator,
+                self.device,
+                exclude_own_items=self.settings.exclude_own_items,
+            )
         figures = {"train_loss": state.epoch_loss / (state.epoch_weight or 1.0), **metrics}
         state.history.append(figures)
         if state.best_epoch < 0 or metrics[validation.NDCG] > state.best_metrics[validation.NDCG]:
@@ -278,6 +279,12 @@ class Trainer:
         self.tracker.finish(result, self.state.history)
         result.save(job.result_path)
         self.checkpoints.clear()
+
+
+def _group(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches; the last one may be shorter."""
+    while group := list(itertools.islice(batches, size)):
+        yield group
 
 
 FeedFactory = Callable[[TrainingJob, Communicator], Feed]

@@ -9,27 +9,54 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from recsys.config import Train
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then cosine decay to a share of the learning rate.
+    """Linear warm-up, then decay to a share of the learning rate.
 
-    Source: Loshchilov and Hutter 2017, equation 5, without restarts.
+    ``kind``: ``cosine`` (Loshchilov and Hutter 2017, equation 5, without restarts), ``linear``,
+    or ``constant``, which does not decay.
     """
 
     learning_rate: float
     warmup_steps: int
     total_steps: int
     final_share: float
+    kind: str = "cosine"
 
     def at(self, step: int) -> float:
         """Learning rate of optimizer step ``step``, from 0."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.kind == "constant":
+            return self.learning_rate
         decay_steps = max(1, self.total_steps - self.warmup_steps)
         done = min(1.0, (step - self.warmup_steps) / decay_steps)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * done))
-        return self.learning_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+        left = 1.0 - done if self.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.learning_rate * (self.final_share + (1.0 - self.final_share) * left)
+
+
+def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD; weight decay is for matrices alone, not for norms and biases.
+
+    Source: Kingma and Ba 2015; Loshchilov and Hutter 2019 for AdamW; Sutskever et al. 2013,
+    section 2, for Nesterov momentum.
+    """
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    rate = settings.learning_rate
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:

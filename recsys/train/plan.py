@@ -33,7 +33,14 @@ class EpochPlan:
 
 
 def plan_epoch(
-    files: Sequence[DataFile], *, seed: int, epoch: int, rank: int, ranks: int, batch_size: int
+    files: Sequence[DataFile],
+    *,
+    seed: int,
+    epoch: int,
+    rank: int,
+    ranks: int,
+    batch_size: int,
+    batch_events: int | None = None,
 ) -> EpochPlan:
     """Deal row groups over ranks in a seeded order, balanced by rows within each bucket.
 
@@ -41,7 +48,7 @@ def plan_epoch(
         files: row groups of one split, in an order that depends on their content only.
         seed, epoch: the same pair gives the same plan on every rank and machine.
         rank, ranks: this process and their number.
-        batch_size: rows of a full batch of one rank.
+        batch_size, batch_events: see ``rows_of_batch``.
 
     Raises:
         TrainingError: there are fewer row groups than ranks.
@@ -56,16 +63,32 @@ def plan_epoch(
         )
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)
-    counts = [count_batches(part, batch_size) for part in dealt]
+    counts = [count_batches(part, batch_size, batch_events) for part in dealt]
     return EpochPlan(tuple(dealt[rank]), counts[rank], max(counts))
 
 
-def count_batches(files: Sequence[DataFile], batch_size: int) -> int:
+def rows_of_batch(bucket: int, batch_size: int, batch_events: int | None) -> int:
+    """Rows of a full batch of one rank.
+
+    Args:
+        bucket: padded length of the rows.
+        batch_size: rows at most.
+        batch_events: rows times ``bucket`` at most, where that allows a row; None: no bound.
+    """
+    return batch_size if batch_events is None else max(1, min(batch_size, batch_events // bucket))
+
+
+def count_batches(
+    files: Sequence[DataFile], batch_size: int, batch_events: int | None = None
+) -> int:
     """Batches of one rank: each holds rows of one bucket, only a bucket's last may be partial."""
     rows: dict[int, int] = defaultdict(int)
     for file in files:
         rows[file.bucket] += file.rows
-    return sum(-(-count // batch_size) for count in rows.values())
+    return sum(
+        -(-count // rows_of_batch(bucket, batch_size, batch_events))
+        for bucket, count in rows.items()
+    )
 
 
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:

@@ -32,7 +32,8 @@ class RankingModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the bundle that was logged with the model, on the CPU."""
-        self.model, self.info = load_bundle(context.artifacts["bundle"])
+        model, self.info = load_bundle(context.artifacts["bundle"])
+        self.model = model.merge_item_features()
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

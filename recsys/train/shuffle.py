@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.train.plan import rows_of_batch
+
 Rows = npt.NDArray[np.int32]
 """Windows of one padded length: items int32 [rows, length], or, where the age of events matters,
 [rows, 2 * length]: first the items, then each event's time in hours since 1970 (UTC). A negative
@@ -41,10 +43,11 @@ class ShuffleBuffer:
 
     Args:
         capacity: rows held before batches leave.
-        batch_size: rows of a full batch.
+        batch_size, batch_events: see ``plan.rows_of_batch``.
         choose_bucket: decides the lengths. Give all ranks the same one: their buffers hold much
             the same, so they take batches of the same length together.
         choose_rows: decides the rows.
+        channels: what rows hold of each event; their width is this times their length.
     """
 
     def __init__(
@@ -53,22 +56,32 @@ class ShuffleBuffer:
         batch_size: int,
         choose_bucket: np.random.Generator,
         choose_rows: np.random.Generator,
+        batch_events: int | None = None,
+        channels: int = 1,
     ) -> None:
-        self._capacity, self._batch_size = capacity, batch_size
+        self._capacity, self._channels = capacity, channels
+        self._batch_size, self._batch_events = batch_size, batch_events
         self._choose_bucket, self._choose_rows = choose_bucket, choose_rows
         self._pools: dict[int, _Pool] = {}
 
     def batches(self, row_groups: Iterable[Rows]) -> Iterator[Rows]:
         """Batches of all rows of ``row_groups``, each row exactly once."""
         for rows in row_groups:
-            self._pools.setdefault(rows.shape[1], _Pool(rows.shape[1])).add(rows)
+            self._pool(rows.shape[1]).add(rows)
             while self._total() >= self._capacity:
-                full = {b: p for b, p in self._pools.items() if p.count >= self._batch_size}
+                full = {b: p for b, p in self._pools.items() if p.count >= p.batch_rows}
                 if not full:
                     break
                 yield self._take(full)
         while left := {b: p for b, p in self._pools.items() if p.count}:
             yield self._take(left)
+
+    def _pool(self, width: int) -> _Pool:
+        if width not in self._pools:
+            bucket = width // self._channels
+            most = rows_of_batch(bucket, self._batch_size, self._batch_events)
+            self._pools[width] = _Pool(width, most)
+        return self._pools[width]
 
     def _total(self) -> int:
         return sum(pool.count for pool in self._pools.values())
@@ -77,14 +90,15 @@ class ShuffleBuffer:
         buckets = sorted(pools)
         shares = np.cumsum([pools[bucket].count for bucket in buckets])
         at = np.searchsorted(shares, self._choose_bucket.random() * shares[-1], side="right")
-        return pools[buckets[int(at)]].take(self._batch_size, self._choose_rows)
+        return pools[buckets[int(at)]].take(self._choose_rows)
 
 
 class _Pool:
     """Rows of one length in an array that grows; taking moves the last rows into the holes."""
 
-    def __init__(self, length: int) -> None:
-        self._rows: Rows = np.empty((0, length), dtype=np.int32)
+    def __init__(self, width: int, batch_rows: int) -> None:
+        self._rows: Rows = np.empty((0, width), dtype=np.int32)
+        self.batch_rows = batch_rows
         self.count = 0
 
     def add(self, rows: Rows) -> None:
@@ -96,8 +110,8 @@ class _Pool:
         self._rows[self.count : needed] = rows
         self.count = needed
 
-    def take(self, wanted: int, choose: np.random.Generator) -> Rows:
-        wanted = min(wanted, self.count)
+    def take(self, choose: np.random.Generator) -> Rows:
+        wanted = min(self.batch_rows, self.count)
         chosen = choose.choice(self.count, wanted, replace=False)
         taken: Rows = self._rows[chosen]
         keep = self.count - wanted

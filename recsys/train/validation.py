@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from recsys.models import SASRec
-from recsys.models.losses import chunk_positions
+from recsys.models import SequenceTransformer
+from recsys.models.losses import Excluded, chunk_positions, exclude
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
 
@@ -20,7 +20,11 @@ LOSS = "validation_loss"
 
 @torch.no_grad()
 def validate(
-    model: SASRec, batches: Iterable[Batch], communicator: Communicator, device: torch.device
+    model: SequenceTransformer,
+    batches: Iterable[Batch],
+    communicator: Communicator,
+    device: torch.device,
+    exclude_own_items: bool = False,
 ) -> dict[str, float]:
     """NDCG@10, hit rate@10 and mean -log softmax of the next item, over all ranks' positions.
 
@@ -30,7 +34,7 @@ def validate(
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64)
-    vectors = model.item_vectors()[1:]
+    vectors = model.item_vectors()
     for made in batches:
         batch = made.to(device)
         if not len(batch.positions):
@@ -40,18 +44,30 @@ def validate(
         step = chunk_positions(len(vectors), device)
         for start in range(0, len(targets), step):
             chunk = slice(start, start + step)
-            sums += _sum_chunk(hidden[chunk], vectors, targets[chunk] - 1).cpu()
+            had = _items_before(batch, chunk) if exclude_own_items else None
+            sums += _sum_chunk(hidden[chunk], vectors, targets[chunk, None], had).cpu()
     ndcg, hits, loss, count = communicator.allreduce_sum(sums).tolist()
     count = max(count, 1.0)
     return {NDCG: ndcg / count, HIT_RATE: hits / count, LOSS: loss / count}
 
 
-def _sum_chunk(hidden: Tensor, vectors: Tensor, columns: Tensor) -> Tensor:
+def _items_before(batch: Batch, chunk: slice) -> Excluded:
+    """Of each position: the items up to it."""
+    length = batch.items.shape[1]
+    row, column = batch.positions[chunk] // (length - 1), batch.positions[chunk] % (length - 1)
+    later = torch.arange(length, device=row.device) > column[:, None]
+    items = batch.items.index_select(0, row).masked_fill(later, 0)
+    return Excluded(items, torch.arange(len(items), device=row.device))
+
+
+def _sum_chunk(
+    hidden: Tensor, vectors: Tensor, targets: Tensor, excluded: Excluded | None
+) -> Tensor:
     """Sums float64 [4] over positions: NDCG, hits, loss, positions."""
-    scores = hidden @ vectors.T
-    wanted = scores.gather(1, columns[:, None])
+    scores = exclude(hidden @ vectors.T, targets, excluded, slice(None))
+    wanted = scores.gather(1, targets)
     ranks = (scores >= wanted).sum(dim=1)
     hit = ranks <= K
     ndcg = torch.where(hit, 1.0 / torch.log2(ranks.double() + 1.0), 0.0).sum()
     loss = (torch.logsumexp(scores, dim=1) - wanted[:, 0]).double().sum()
-    return torch.stack([ndcg, hit.double().sum(), loss, ndcg.new_tensor(float(len(columns)))])
+    return torch.stack([ndcg, hit.double().sum(), loss, ndcg.new_tensor(float(len(targets)))])

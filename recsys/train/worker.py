@@ -46,11 +46,9 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
         prefetch=settings.feed.prefetch_batches,
         recency=None if half_life is None else Recency(half_life, run_date),
         pin_memory=device.type == "cuda",
+        batch_events=settings.train.per_rank_batch_events,
     )
-    lake = settings.lake
-    store = {"endpoint": lake.s3_endpoint, "region": lake.s3_region}
-    given = {name: value for name, value in store.items() if value}
-    return petastorm_feed(job.table, options, settings.feed.workers, given)
+    return petastorm_feed(job.table, options, settings.feed.workers, settings.lake.store)
 
 
 def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:

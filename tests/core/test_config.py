@@ -211,7 +211,9 @@ def test_settings_cannot_be_changed() -> None:
 def test_missing_conf_file_lists_the_shipped_ones(tmp_path: Path) -> None:
     error = fail(conf=tmp_path / "no.yaml")
     assert error.what == f"config file {tmp_path / 'no.yaml'} does not exist"
-    assert error.do == "shipped ones: base.yaml, cluster.yaml, demo.yaml, local.yaml"
+    assert (
+        error.do == "shipped ones: base.yaml, benchmark.yaml, cluster.yaml, demo.yaml, local.yaml"
+    )
 
 
 @pytest.mark.parametrize(

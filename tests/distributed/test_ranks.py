@@ -20,6 +20,7 @@ from recsys.schemas import PinnedTable
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.launch import launch_training
 from recsys.train.worker import PID_FILE
+from tests.distributed.two_ranks import KINDS
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.distributed
@@ -96,12 +97,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, in
         assert done.returncode == 0, done.stdout + done.stderr
     return {
         (name, ranks, rank): json.loads((folder / f"{name}-{ranks}-rank-{rank}.json").read_text())
-        for name in ("full", "sampled")
+        for name in KINDS
         for ranks, rank in ((1, 0), (2, 0), (2, 1))
     }
 
 
-@pytest.mark.parametrize("loss", ["full", "sampled"])
+@pytest.mark.parametrize("loss", list(KINDS))
 def test_two_ranks_train_like_one_with_twice_the_batch(
     reports: dict[tuple[str, int, int], Any], loss: str
 ) -> None:
@@ -120,7 +121,7 @@ def test_two_ranks_train_like_one_with_twice_the_batch(
         torch.testing.assert_close(weight, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["full", "sampled"])
+@pytest.mark.parametrize("loss", list(KINDS))
 def test_both_ranks_end_with_identical_weights_and_metrics(
     reports: dict[tuple[str, int, int], Any], loss: str
 ) -> None:

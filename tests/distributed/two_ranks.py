@@ -19,6 +19,11 @@ from recsys.train.loop import Trainer
 from tests.training_tables import RecordingTracker, make_job, make_table, make_windows
 
 STEPS, ROWS = 12, 16
+KINDS = {
+    "full": ["train.exclude_own_items=true"],
+    "sampled": ["train.loss=sampled_softmax", "train.negative_popularity=0.5"],
+    "accumulated": ["train.gradient_accumulation=5"],
+}
 
 
 class SplitFeed:
@@ -53,12 +58,9 @@ def train(folder: Path, ranks: int) -> None:
     communicator: Communicator = HorovodCommunicator() if ranks > 1 else SingleProcess()
     torch.set_num_threads(1)
     table, _ = make_table(folder, files={9: [4]}, validation={9: [4]}, write=False)
-    for name, override in (
-        ("full", "model.dropout=0.0"),
-        ("sampled", "train.sampled_softmax_above_items=10"),
-    ):
+    for name, overrides in KINDS.items():
         job: TrainingJob = make_job(
-            folder / f"{name}-{ranks}", table, override, "train.negatives=30"
+            folder / f"{name}-{ranks}", table, *overrides, "train.negatives=30"
         )
         settings = job.settings.model_copy(
             update={"model": job.settings.model.model_copy(update={"dropout": 0.0})}

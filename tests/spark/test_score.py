@@ -19,8 +19,8 @@ from recsys.config import load_settings
 from recsys.errors import PublishError
 from recsys.lake.publish import Published, live, live_lists, publish
 from recsys.lake.tables import Lake
-from recsys.models import SASRec
-from recsys.models.sasrec import SASRecConfig
+from recsys.models import SequenceTransformer
+from recsys.models.transformer import TransformerConfig
 from recsys.score.checks import check_lists
 from recsys.score.job import Versions, score_users
 from recsys.score.ranker import rank_histories, rank_popular
@@ -32,10 +32,12 @@ KNOWN, ITEMS, USERS, N = 20, 25, 30, 6
 SILENT, NEWCOMER, COMPLETE, FAN = 28, 27, 26, 25
 
 
-def random_model(items: int = KNOWN) -> SASRec:
+def random_model(items: int = KNOWN) -> SequenceTransformer:
     torch.manual_seed(5)
-    config = SASRecConfig(num_items=items, max_length=4, dims=8, blocks=1, heads=2, dropout=0.1)
-    model = SASRec(config)
+    config = TransformerConfig(
+        num_items=items, max_length=4, dims=8, blocks=1, heads=2, dropout=0.1
+    )
+    model = SequenceTransformer(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -50,7 +52,9 @@ def popularity() -> np.ndarray:
     return values
 
 
-def naive(model: SASRec, history: list[int], seen: list[int], n: int) -> list[tuple[int, bool]]:
+def naive(
+    model: SequenceTransformer, history: list[int], seen: list[int], n: int
+) -> list[tuple[int, bool]]:
     """One user without batches: (item, from the model?) best first."""
     weights = popularity()
     allowed = {i for i in range(1, ITEMS + 1) if weights[i] > 0} - set(seen)

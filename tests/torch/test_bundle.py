@@ -8,11 +8,11 @@ import torch
 
 from recsys.bundle import BundleInfo, load_bundle, save_bundle
 from recsys.errors import RecsysError
-from recsys.models import SASRecConfig, build_model
+from recsys.models import TransformerConfig, build_model
 
 pytestmark = pytest.mark.torch
 
-CONFIG = SASRecConfig(num_items=12, max_length=6, dims=8, blocks=1, heads=1, dropout=0.5)
+CONFIG = TransformerConfig(num_items=12, max_length=6, dims=8, blocks=1, heads=1, dropout=0.5)
 INFO = BundleInfo("2026-01-02", "abc", 12, 6, {"silver/items": 4}, "run", {"ndcg": 0.5})
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from recsys.config import load_settings
 from recsys.errors import TrainingError
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.optimization import Schedule, step_seed, update_average
+from recsys.train.optimization import Schedule, make_optimizer, step_seed, update_average
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.torch
@@ -49,6 +50,37 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert schedule.at(54) == pytest.approx(0.55)
     assert schedule.at(104) == schedule.at(500) == pytest.approx(0.1)
     assert dataclasses.replace(schedule, warmup_steps=0).at(0) == 1.0
+    linear, constant = (dataclasses.replace(schedule, kind=k) for k in ("linear", "constant"))
+    assert linear.at(29) == pytest.approx(0.775)
+    assert linear.at(104) == pytest.approx(0.1)
+    assert constant.at(2) == 0.75
+    assert constant.at(4) == constant.at(104) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [
+        (["train.optimizer=adam"], torch.optim.Adam),
+        (["train.optimizer=adamw"], torch.optim.AdamW),
+        (["train.optimizer=sgd", "train.momentum=0.8"], torch.optim.SGD),
+    ],
+)
+def test_matrices_decay_norms_and_biases_do_not(
+    overrides: list[str], kind: type[torch.optim.Optimizer]
+) -> None:
+    settings = load_settings(None, [*overrides, "train.weight_decay=0.5"]).train
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    optimizer = make_optimizer(model, settings)
+    assert type(optimizer) is kind
+    decayed = {
+        id(weight): group["weight_decay"]
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    found = {name: decayed[id(weight)] for name, weight in model.named_parameters()}
+    assert found == {"0.weight": 0.5, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0}
+    if kind is torch.optim.SGD:
+        assert optimizer.param_groups[0]["momentum"] == 0.8
 
 
 def test_seeds_of_steps_differ() -> None:

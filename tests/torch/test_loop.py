@@ -13,11 +13,19 @@ from recsys.bundle import load_bundle
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Recency, make_batch
 from recsys.train.communication import SingleProcess
+from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.loop import run_training
+from recsys.train.loop import Trainer, run_training
 from recsys.train.popularity import count_targets
 from recsys.train.validation import HIT_RATE, LOSS, NDCG, validate
-from tests.training_tables import RecordingTracker, Windows, make_job, make_table, memory_feed
+from tests.training_tables import (
+    RecordingTracker,
+    Windows,
+    make_job,
+    make_table,
+    make_windows,
+    memory_feed,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -80,7 +88,13 @@ def test_same_seed_same_weights(table: tuple[PinnedTable, Windows], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "override", ["train.target_horizon=3", "train.sampled_softmax_above_items=10"]
+    "override",
+    [
+        "train.target_horizon=3",
+        "train.sampled_softmax_above_items=10",
+        "train.gradient_accumulation=2",
+        "train.optimizer=sgd",
+    ],
 )
 @pytest.mark.parametrize("fail_at", [3, 20, 40])
 def test_a_training_that_failed_resumes_exactly(
@@ -93,15 +107,18 @@ def test_a_training_that_failed_resumes_exactly(
     broken = dataclasses.replace(
         job, checkpoint_dir=str(tmp_path / "b"), bundle_dir=str(tmp_path / "b/bundle")
     )
-    before = RecordingTracker(fail_at=fail_at)
+    accumulation = job.settings.train.gradient_accumulation
+    before = RecordingTracker(fail_at=fail_at // accumulation)
     with pytest.raises(ConnectionError):
         train(broken, table[1], before)
     after = RecordingTracker()
     resumed, repeated = train(broken, table[1], after)
 
     assert {**before.losses, **after.losses} == undisturbed.losses
-    assert after.started_with == ("run-1" if fail_at > 3 else "")
-    assert min(after.losses) % 7 in (0, 15 % 7, 30 % 7)
+    assert after.started_with == ("run-1" if min(after.losses) else "")
+    # A checkpoint every 7 steps, and one at the end of each epoch.
+    steps = math.ceil(15 / accumulation)
+    assert any((min(after.losses) - steps * epoch) % 7 == 0 for epoch in range(3))
     assert resumed.metrics == result.metrics
     assert resumed.events == result.events
     assert_equal_weights(weights, repeated)
@@ -157,9 +174,9 @@ def test_a_checkpoint_of_another_job_is_not_continued(
 def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable, Windows]) -> None:
     torch.manual_seed(3)
     job = make_job(Path("unused"), table[0])
-    from recsys.models import SASRecConfig, build_model
+    from recsys.models import TransformerConfig, build_model
 
-    model = build_model(SASRecConfig.from_settings(job.settings.model, 40, 16)).eval()
+    model = build_model(TransformerConfig.from_settings(job.settings.model, 40, 16)).eval()
     rows = [table[1][f.url]["items"].astype("int32") for f in table[0].files if f.split != "train"]
     found = validate(
         model, [make_batch(r, None) for r in rows], SingleProcess(), torch.device("cpu")
@@ -208,6 +225,88 @@ def test_starting_from_popularity_is_better_at_once(
         train(job, contents, tracker)
         losses.append(tracker.losses[0])
     assert losses[0] < losses[1] - 1.0
+
+
+def test_the_window_s_own_items_are_not_ranked_in_validation() -> None:
+    """A model that ranks the user's own items first hits only once these are left out."""
+
+    class Repeats(torch.nn.Module):
+        def item_vectors(self) -> torch.Tensor:
+            return torch.eye(13)
+
+        def forward(self, items: torch.Tensor) -> torch.Tensor:
+            scores = torch.zeros(*items.shape, 13)
+            scores[..., 1:12] = 2.0  # eleven items of the window ...
+            scores[..., 12] = 1.0  # ... before the target
+            return scores
+
+    rows = np.array([[-1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, 12]], dtype=np.int32)
+    model, cpu = Repeats(), torch.device("cpu")
+    for exclude, hit in ((False, 0.0), (True, 1.0)):
+        found = validate(
+            model,  # type: ignore[arg-type]
+            [make_batch(rows, None)],
+            SingleProcess(),
+            cpu,
+            exclude_own_items=exclude,
+        )
+        assert (found[HIT_RATE], found[NDCG]) == (hit, hit)
+
+
+class ListFeed:
+    """Gives the same batches in every epoch."""
+
+    def __init__(self, batches: list[np.ndarray]) -> None:
+        self.batches = batches
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
+        return BatchStream(iter(self.batches[skip:]), prefetch=2)
+
+    def validation(self) -> BatchStream:
+        return BatchStream(iter(self.batches[:1]), prefetch=2)
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    dice = np.random.default_rng(0)
+    large = [make_windows(rows, 9, dice)["items"].astype(np.int32) for rows in (24, 24, 20)]
+    small = [rows[start : start + 8] for rows in large for start in range(0, len(rows), 8)]
+    weights = []
+    for name, batches, accumulation in (("large", large, 1), ("small", small, 3)):
+        job = make_job(
+            tmp_path / name,
+            table[0],
+            "model.dropout=0.0",
+            f"train.gradient_accumulation={accumulation}",
+        )
+        feed = ListFeed(batches)
+        trainer = Trainer(job, SingleProcess(), feed, RecordingTracker())  # type: ignore[arg-type]
+        assert trainer.run().global_steps == 9
+        weights.append(trainer.model.item_embedding.weight)
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.positions=rotary", "model.feed_forward=swiglu", "model.gated_residuals=true"],
+        ["model.positions=relative", "train.loss=sampled_softmax", "train.negatives=30"],
+        # Binary losses stay long where they begin, then learn as well.
+        ["train.loss=gbce", "train.negatives=30", "train.max_epochs=40", "train.schedule=constant",
+         "train.patience=40", "train.learning_rate=0.005", "train.weight_average_decay=0.0"],
+    ],
+)  # fmt: skip
+def test_other_blocks_and_losses_learn_too(
+    table: tuple[PinnedTable, Windows], tmp_path: Path, overrides: list[str]
+) -> None:
+    basics = ["train.max_epochs=6", "model.dims=32", "train.learning_rate=0.02"]
+    job = make_job(tmp_path, table[0], *basics, *overrides)
+    result, _ = train(job, table[1], RecordingTracker())
+    assert result.metrics[HIT_RATE] > 0.9
 
 
 def test_bf16_trains_too(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:

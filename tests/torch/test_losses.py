@@ -1,15 +1,10 @@
-"""The chunked softmax against torch's own; the sampled one against the full one."""
+"""The chunked softmax against torch's own, with items left out."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from recsys.models.losses import (
-    chunk_positions,
-    full_softmax_loss,
-    sample_negatives,
-    sampled_softmax_loss,
-)
+from recsys.models.losses import Excluded, chunk_positions, full_softmax_loss
 
 pytestmark = pytest.mark.torch
 
@@ -32,7 +27,11 @@ def test_equals_cross_entropy_with_its_gradients(
     expected = (functional.cross_entropy(logits, targets - 1, reduction="none") * weights).sum()
     wanted = torch.autograd.grad(expected * 0.3, (hidden, vectors))
     loss = full_softmax_loss(
-        hidden, vectors, targets, weights if weighted else None, positions_at_once
+        hidden,
+        vectors,
+        targets,
+        weights if weighted else None,
+        positions_at_once=positions_at_once,
     )
     found = torch.autograd.grad(loss * 0.3, (hidden, vectors))
     torch.testing.assert_close(loss, expected)
@@ -77,31 +76,21 @@ def test_chunks_bound_memory() -> None:
     assert chunk_positions(10_000_000, cpu) == 64
 
 
-def test_sampled_softmax_approaches_the_full_one() -> None:
-    hidden, vectors, targets = example(items=200)
-    full = full_softmax_loss(hidden, vectors, targets)
-    generator = torch.Generator().manual_seed(5)
-    draws = [sample_negatives(200, 20_000, generator) for _ in range(5)]
-    sampled = torch.stack([sampled_softmax_loss(hidden, vectors, targets, n) for n in draws])
-    torch.testing.assert_close(sampled.mean(), full, rtol=0.005, atol=0)
-
-
-def test_a_negative_that_is_the_target_counts_nothing() -> None:
+def test_excluded_items_are_no_alternatives_but_the_target_stays() -> None:
     hidden, vectors, targets = example()
-    own = targets[0].repeat(4)
-    loss = sampled_softmax_loss(hidden[:1], vectors, targets[:1], own)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
-
-
-def test_negatives_are_items_and_reproducible() -> None:
-    first = sample_negatives(5, 1000, torch.Generator().manual_seed(3))
-    assert set(first.tolist()) == {1, 2, 3, 4, 5}
-    assert torch.equal(first, sample_negatives(5, 1000, torch.Generator().manual_seed(3)))
-
-
-def test_weights_scale_the_sampled_loss() -> None:
-    hidden, vectors, targets = example()
-    negatives = sample_negatives(30, 10, torch.Generator().manual_seed(0))
-    plain = sampled_softmax_loss(hidden, vectors, targets, negatives)
-    doubled = sampled_softmax_loss(hidden, vectors, targets, negatives, torch.full((23,), 2.0))
-    torch.testing.assert_close(doubled, 2 * plain)
+    rows = torch.arange(23) % 3
+    items = torch.tensor([[0, 4, 9], [0, 0, 7], [1, 2, 3]])
+    items[0, 2] = targets[0]  # a target among what its row excludes
+    banned = torch.zeros(23, 31, dtype=torch.bool)
+    for position, row in enumerate(rows):
+        banned[position, items[row]] = True
+        banned[position, targets[position]] = False
+    banned[:, 0] = True
+    logits = (hidden @ vectors.T).masked_fill(banned, -torch.inf)
+    expected = functional.cross_entropy(logits, targets, reduction="sum")
+    loss = full_softmax_loss(
+        hidden, vectors, targets, excluded=Excluded(items, rows), positions_at_once=4
+    )
+    torch.testing.assert_close(loss, expected)
+    wanted = torch.autograd.grad(expected, (hidden, vectors))
+    torch.testing.assert_close(torch.autograd.grad(loss, (hidden, vectors)), wanted)

@@ -47,6 +47,25 @@ def test_each_row_once_in_the_planned_number_of_batches(
         assert partial == ([count % batch] if count % batch else [])
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_long_rows_come_fewer_at_a_time(channels: int) -> None:
+    groups = number_rows([(4 * channels, 50), (16 * channels, 50), (99 * channels, 3)])
+    buffer = ShuffleBuffer(
+        40,
+        10,
+        np.random.default_rng(0),
+        np.random.default_rng(1),
+        batch_events=64,
+        channels=channels,
+    )
+    sizes: dict[int, list[int]] = {}
+    for rows in buffer.batches(iter(groups)):
+        sizes.setdefault(rows.shape[1] // channels, []).append(len(rows))
+    assert sizes[4] == [10] * 5
+    assert sorted(sizes[16]) == [2, *[4] * 12]
+    assert sizes[99] == [1] * 3
+
+
 def test_rows_of_different_groups_mix() -> None:
     made = shuffle(number_rows([(3, 100)] * 4), capacity=400, batch=40)
     assert all(len({row // 100 for row in part[:, 0].tolist()}) >= 3 for part in made)

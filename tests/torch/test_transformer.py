@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from recsys.config import load_settings
-from recsys.models import SASRec, SASRecConfig, build_model
+from recsys.models import SequenceTransformer, TransformerConfig, build_model
 from recsys.models.losses import full_softmax_loss
 
 pytestmark = pytest.mark.torch
 
-CONFIG = SASRecConfig(num_items=40, max_length=12, dims=16, blocks=2, heads=2, dropout=0.1)
+CONFIG = TransformerConfig(num_items=40, max_length=12, dims=16, blocks=2, heads=2, dropout=0.1)
 
 
 @pytest.fixture
-def model() -> SASRec:
+def model() -> SequenceTransformer:
     torch.manual_seed(0)
     return build_model(CONFIG).eval()
 
 
-def test_later_items_do_not_change_earlier_states(model: SASRec) -> None:
+def test_later_items_do_not_change_earlier_states(model: SequenceTransformer) -> None:
     items = torch.randint(1, 41, (3, 10))
     changed = items.clone()
     changed[:, 6:] = torch.randint(1, 41, (3, 4))
@@ -29,7 +29,7 @@ def test_later_items_do_not_change_earlier_states(model: SASRec) -> None:
     assert not torch.allclose(first[:, 6:], second[:, 6:])
 
 
-def test_padding_in_front_changes_nothing(model: SASRec) -> None:
+def test_padding_in_front_changes_nothing(model: SequenceTransformer) -> None:
     items = torch.randint(1, 41, (4, 5))
     for length in (6, 8, 12):
         padded = torch.cat([torch.zeros(4, length - 5, dtype=torch.int64), items], dim=1)
@@ -38,7 +38,7 @@ def test_padding_in_front_changes_nothing(model: SASRec) -> None:
         assert torch.equal(model(padded)[:, :-5], torch.zeros(4, length - 5, 16))
 
 
-def test_only_padding_gives_zeros_and_finite_gradients(model: SASRec) -> None:
+def test_only_padding_gives_zeros_and_finite_gradients(model: SequenceTransformer) -> None:
     model.train()
     hidden = model(torch.zeros(2, 6, dtype=torch.int64))
     assert torch.equal(hidden, torch.zeros(2, 6, 16))
@@ -47,12 +47,12 @@ def test_only_padding_gives_zeros_and_finite_gradients(model: SASRec) -> None:
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
 
 
-def test_of_long_histories_the_last_items_count(model: SASRec) -> None:
+def test_of_long_histories_the_last_items_count(model: SequenceTransformer) -> None:
     items = torch.randint(1, 41, (2, 20))
     torch.testing.assert_close(model.encode(items), model.encode(items[:, -12:]))
 
 
-def test_before_training_popularity_alone_decides(model: SASRec) -> None:
+def test_before_training_popularity_alone_decides(model: SequenceTransformer) -> None:
     torch.nn.init.zeros_(model.item_embedding.weight)
     counts = torch.arange(41).flip(0).double()
     model.set_popularity(counts)
@@ -62,7 +62,9 @@ def test_before_training_popularity_alone_decides(model: SASRec) -> None:
     torch.testing.assert_close(log_shares, expected.expand(3, -1))
 
 
-def test_the_bias_of_an_item_does_not_change_what_it_says_about_a_user(model: SASRec) -> None:
+def test_the_bias_of_an_item_does_not_change_what_it_says_about_a_user(
+    model: SequenceTransformer,
+) -> None:
     items = torch.randint(1, 41, (3, 5))
     before = model.encode(items)
     model.set_popularity(torch.arange(41))
@@ -70,12 +72,12 @@ def test_the_bias_of_an_item_does_not_change_what_it_says_about_a_user(model: SA
     assert torch.equal(before[:, 0], torch.ones(3))
 
 
-def test_int32_items_serve_too(model: SASRec) -> None:
+def test_int32_items_serve_too(model: SequenceTransformer) -> None:
     items = torch.randint(1, 41, (2, 5))
     assert torch.equal(model(items), model(items.int()))
 
 
-def test_item_vectors_cover_the_catalogue(model: SASRec) -> None:
+def test_item_vectors_cover_the_catalogue(model: SequenceTransformer) -> None:
     vectors = model.item_vectors()
     assert vectors.shape == (41, 16)
     assert not vectors[0].any()
@@ -83,15 +85,34 @@ def test_item_vectors_cover_the_catalogue(model: SASRec) -> None:
 
 
 def test_configuration_returns_from_a_dict() -> None:
-    assert SASRecConfig.from_dict(CONFIG.to_dict()) == CONFIG
+    assert TransformerConfig.from_dict(CONFIG.to_dict()) == CONFIG
     settings = load_settings(None, ["model.dims=32", "model.heads=4"]).model
-    config = SASRecConfig.from_settings(settings, num_items=9, max_length=5)
+    config = TransformerConfig.from_settings(settings, num_items=9, max_length=5)
     assert (config.dims, config.heads, config.num_items, config.max_length) == (32, 4, 9, 5)
+
+
+def test_a_model_of_an_earlier_release_is_built_as_it_was() -> None:
+    shape = {"num_items": 40, "max_length": 12, "dims": 16, "blocks": 2, "heads": 2}
+    former = build_model({"kind": "sasrec", **shape, "dropout": 0.1})
+    assert former.config == CONFIG
+    block = ["attention_norm", "attention_output", "feed_forward.0", "feed_forward.3",
+             "feed_forward_norm", "queries_keys_values"]  # fmt: skip
+    expected = {
+        *(
+            f"blocks.{n}.{part}.{kind}"
+            for n in (0, 1)
+            for part in block
+            for kind in ("weight", "bias")
+        ),
+        *("item_embedding.weight", "position_embedding"),
+        *("output_norm.weight", "output_norm.bias"),
+    }
+    assert set(former.state_dict()) == expected
 
 
 @pytest.mark.parametrize("change", [{"kind": "other"}, {"dims": 15}, {"unknown": 1}])
 def test_wrong_configurations_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"sasrec|impossible model"):
+    with pytest.raises(ValueError, match=r"transformer|impossible model"):
         build_model({**CONFIG.to_dict(), **change})
 
 

@@ -1,0 +1,35 @@
+"""``recsys benchmark``: protocols of the literature on published data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from recsys.config import Settings, load_settings
+
+
+def sequences(options: argparse.Namespace) -> None:
+    """``recsys benchmark sequences``: one line of JSON on stdout, progress on stderr."""
+    from recsys.benchmark.run import run_sequences
+
+    settings = _read_settings(options)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    attributes = Path(options.attributes) if options.attributes else None
+    if options.work:
+        result = run_sequences(Path(options.file), attributes, settings, Path(options.work))
+    else:
+        with tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as work:
+            result = run_sequences(Path(options.file), attributes, settings, Path(work))
+    print(result.as_json())
+
+
+def _read_settings(options: argparse.Namespace) -> Settings:
+    overrides = list(options.overrides)
+    if options.seed is not None:
+        overrides.append(f"train.seed={options.seed}")
+    return load_settings(options.conf or "conf/benchmark.yaml", overrides)

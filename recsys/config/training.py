@@ -1,0 +1,126 @@
+"""Settings of a training: the feed, the model's shape, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.config.section import Section
+
+
+class Feed(Section):
+    workers: int = Field(ge=1, description="Petastorm reader threads a rank")
+    shuffle_buffer_rows: int = Field(ge=1, description="rows a rank holds to shuffle")
+    prefetch_batches: int = Field(ge=1, description="batches made ahead of the model")
+    stage_dir: str | None = Field(
+        description="folder shared by executors and ranks, to which Spark copies the training "
+        "files before a training (hdfs:// without libhdfs); null reads them where they lie"
+    )
+
+
+class Model(Section):
+    dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
+    blocks: int = Field(ge=1, le=64, description="transformer blocks")
+    heads: int = Field(ge=1, description="attention heads; divides dims")
+    dropout: float = Field(ge=0, lt=1, description="dropout of embeddings and blocks")
+    feed_forward: Literal["gelu", "swiglu"] = Field(
+        description="inside of a block, four times as wide as dims: GELU, or gated (SwiGLU)"
+    )
+    gated_residuals: bool = Field(
+        description="what a block adds to its input is gated by the input (LiGR)"
+    )
+    positions: Literal["learned", "rotary", "relative", "none"] = Field(
+        description="how the model knows the order of events"
+    )
+    attributes: bool = Field(
+        description="items share the vectors of their attributes, where there are any"
+    )
+    neighbor_weight: float = Field(
+        ge=0,
+        description="how much an item's vector takes from items that the same users had; "
+        "0 takes nothing",
+    )
+    neighbors: int = Field(ge=1, description="such items, of each item at most")
+
+
+class Train(Section):
+    launcher: Literal["horovodrun", "spark", "single"] = Field(
+        description="horovodrun, spark (horovod.spark.run in the executors) or single (one process)"
+    )
+    ranks: int = Field(ge=1, description="processes that train together")
+    hosts: str | None = Field(description="horovodrun's -H, e.g. a:4,b:4; null is this machine")
+    threads_per_rank: int = Field(ge=1, description="CPU threads of a rank")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes CUDA where there is one")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        description="of matrix products; auto is bf16 on a GPU and float32 on a CPU"
+    )
+    seed: int = Field(description="same seed, ranks and table: same weights")
+    per_rank_batch_size: int = Field(ge=1, description="windows a rank takes a step")
+    per_rank_batch_events: int | None = Field(
+        ge=1,
+        description="padded events a rank takes a step at most, so that steps of long windows hold "
+        "fewer of them; null bounds nothing",
+    )
+    max_epochs: int = Field(ge=1, description="passes over the windows at most")
+    patience: int = Field(ge=1, description="epochs without a better validation before the end")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        description="adamw decays weights apart from the gradient; sgd has Nesterov momentum"
+    )
+    learning_rate: float = Field(gt=0, description="of the optimizer, after warm-up")
+    weight_decay: float = Field(
+        ge=0, description="L2 penalty (adam, sgd) or decay a step (adamw) of matrices"
+    )
+    momentum: float = Field(ge=0, lt=1, description="of sgd")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        description="learning rate after warm-up"
+    )
+    final_learning_rate_share: float = Field(
+        ge=0, le=1, description="share of the learning rate left at the last step of the schedule"
+    )
+    gradient_accumulation: int = Field(
+        ge=1, description="batches whose gradients are added up before a step of the optimizer"
+    )
+    gradient_clip_norm: float = Field(gt=0, description="largest L2 norm of the gradient")
+    weight_average_decay: float = Field(
+        ge=0,
+        lt=1,
+        description="of the moving average of weights that is evaluated and kept; "
+        "0 keeps the last weights",
+    )
+    target_horizon: int = Field(
+        ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
+    )
+    start_from_popularity: bool = Field(
+        description="item biases start at the items' popularity instead of 0"
+    )
+    recency_half_life_days: float | None = Field(
+        gt=0,
+        description="age at which an event counts half as much as one of today; "
+        "null counts all alike",
+    )
+    exclude_own_items: bool = Field(
+        description="a user's other items are no alternatives to the target, in the loss and in "
+        "validation, as lists leave out what a user had"
+    )
+    loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
+        description="auto is the softmax over all items, above sampled_softmax_above_items the "
+        "sampled one"
+    )
+    sampled_softmax_above_items: int = Field(
+        ge=1, description="catalogues larger than this train on sampled negatives (loss auto)"
+    )
+    negatives: int = Field(ge=1, description="sampled negatives a step, shared by the batch")
+    negative_popularity: float = Field(
+        ge=0,
+        le=1,
+        description="negatives are drawn by popularity to this power; 0 draws all items alike",
+    )
+    gbce_calibration: float = Field(
+        ge=0, le=1, description="t of gBCE: 0 is plain binary cross-entropy, 1 fully calibrated"
+    )
+    checkpoint_dir: str | None = Field(
+        description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
+    )
+    checkpoint_every_steps: int = Field(ge=1, description="steps between two checkpoints")

@@ -1,0 +1,175 @@
+"""Parts of a sequence transformer: attention, feed-forward, gated residuals, positions, time.
+
+Everything is causal and works on sequences that are padded in front.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_ROTARY_BASE = 10_000.0
+_TIME_BUCKETS = 32
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    Args:
+        dims: width of the states.
+        heads: attention heads; divides ``dims``.
+        dropout: of attention weights and of what both sub-layers add.
+        feed_forward: ``gelu`` or ``swiglu`` (Shazeer 2020, "GLU Variants", equation 6), both
+            four times as wide inside as ``dims``.
+        gated: what a sub-layer adds is multiplied by sigmoid(linear(x)), as in LiGR (Borisyuk et
+            al. 2024, "LiGR", section 3).
+    """
+
+    def __init__(
+        self, dims: int, heads: int, dropout: float, feed_forward: str, gated: bool
+    ) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.kind = heads, dropout, feed_forward
+        self.attention_norm = nn.LayerNorm(dims)
+        self.queries_keys_values = nn.Linear(dims, 3 * dims)
+        self.attention_output = nn.Linear(dims, dims)
+        self.feed_forward_norm = nn.LayerNorm(dims)
+        inner = SwiGLU(dims) if feed_forward == "swiglu" else nn.Linear(dims, 4 * dims)
+        middle = nn.Identity() if feed_forward == "swiglu" else nn.GELU()
+        self.feed_forward = nn.Sequential(
+            inner, middle, nn.Dropout(dropout), nn.Linear(4 * dims, dims)
+        )
+        self.attention_gate = nn.Linear(dims, dims) if gated else None
+        self.feed_forward_gate = nn.Linear(dims, dims) if gated else None
+
+    def forward(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
+        """One block.
+
+        Args:
+            x: float [users, length, dims].
+            mask: [users, 1 or heads, length, length], bool (True may be looked at) or float
+                (added to the attention's logits).
+            rotation: of ``rotate``; None turns nothing.
+        """
+        added = self._attend(self.attention_norm(x), mask, rotation)
+        x = x + self._drop(_gate(added, self.attention_gate, x))
+        added = self.feed_forward(self.feed_forward_norm(x))
+        return x + self._drop(_gate(added, self.feed_forward_gate, x))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training)
+
+    def _attend(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
+        users, length, dims = x.shape
+        split = self.queries_keys_values(x).view(users, length, 3, self.heads, dims // self.heads)
+        queries, keys, values = split.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+        mixed = functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask if mask.dtype == torch.bool else mask.to(queries.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.attention_output(mixed.transpose(1, 2).reshape(users, length, dims))
+        return out
+
+
+def _gate(added: Tensor, gate: nn.Linear | None, x: Tensor) -> Tensor:
+    return added if gate is None else added * torch.sigmoid(gate(x))
+
+
+class SwiGLU(nn.Module):
+    """linear(x) * silu(linear(x)), four times as wide as x."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.both = nn.Linear(dims, 8 * dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [..., dims] -> float [..., 4 * dims]."""
+        value, gate = self.both(x).chunk(2, dim=-1)
+        out: Tensor = value * functional.silu(gate)
+        return out
+
+
+def rotation_angles(length: int, head_dims: int, device: torch.device) -> Tensor:
+    """Angle of each pair of dims at each position, float32 [length, head_dims / 2].
+
+    Positions are counted from the end. Only differences matter, so the same sequence padded to
+    another length gives the same result. Source: Su et al. 2021, "RoFormer", section 3.2.
+    """
+    speeds = _ROTARY_BASE ** (-torch.arange(0, head_dims, 2, device=device) / head_dims)
+    return torch.arange(length - 1, -1, -1, device=device)[:, None] * speeds
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn pairs of dims (first half with second half) of x [..., length, head_dims]."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class RelativeBias(nn.Module):
+    """What is added to the attention of one position to another: by distance, and by time.
+
+    Time between two events counts by its logarithm: the bucket of a gap of h hours is
+    2 * log2(1 + h), rounded down, 32 buckets (the last one from about five years on).
+
+    Source: Zhai et al. 2024, "Actions Speak Louder than Words" (HSTU), section 3.1, "rab".
+    """
+
+    def __init__(self, heads: int, max_length: int, positions: bool, time_gaps: bool) -> None:
+        super().__init__()
+        self.by_distance = nn.Parameter(torch.zeros(heads, max_length)) if positions else None
+        self.by_gap = nn.Parameter(torch.zeros(heads, _TIME_BUCKETS)) if time_gaps else None
+
+    def forward(self, length: int, hours: Tensor | None) -> Tensor:
+        """Float [1 or users, heads, length, length].
+
+        Args:
+            length: of the sequences.
+            hours: time of each event, hours since 1970, int [users, length].
+        """
+        bias: Tensor | None = None
+        if self.by_distance is not None:
+            places = torch.arange(length, device=self.by_distance.device)
+            bias = self.by_distance[:, (places[:, None] - places).clamp(min=0)][None]
+        if self.by_gap is not None:
+            if hours is None:
+                raise ValueError("a model with model.time_gaps needs the time of each event")
+            gap = (hours[:, :, None] - hours[:, None, :]).clamp(min=0).float()
+            bucket = (2.0 * torch.log2(1.0 + gap)).long().clamp(max=_TIME_BUCKETS - 1)
+            by_time = self.by_gap[:, bucket].transpose(0, 1)
+            bias = by_time if bias is None else bias + by_time
+        assert bias is not None, "neither positions nor time"
+        return bias
+
+
+def attention_mask(real: Tensor) -> Tensor:
+    """Which position may look at which, bool [users, 1, length, length].
+
+    Causal, and no one looks at padding, except that every position sees itself: a row of padding
+    would otherwise have nothing to look at, and its softmax would be NaN.
+    """
+    length = real.shape[1]
+    causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=real.device)
+    return (causal & real[:, None, None, :]) | itself
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-normal weights and zero biases of every linear layer inside."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def embedding_scale(dims: int) -> float:
+    """Item vectors are this much larger as inputs than as outputs (Vaswani et al. 2017, 3.4)."""
+    return math.sqrt(dims)

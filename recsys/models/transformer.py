@@ -1,0 +1,294 @@
+"""The sequence transformer: causal, next item, over a user's events.
+
+It began as SASRec (Kang and McAuley 2018, "Self-Attentive Sequential Recommendation", section
+III) with what later work settled on: layer norm before each sub-layer (Xiong et al. 2020),
+training on a softmax over the catalogue instead of one sampled negative (see ``losses``), and a
+bias for each item that starts at its popularity. Settings add gated residuals, SwiGLU, rotary or
+relative positions, the time between events and the types of events (see ``blocks``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.models.blocks import (
+    Block,
+    RelativeBias,
+    attention_mask,
+    embedding_scale,
+    initialise,
+    rotation_angles,
+)
+from recsys.models.items import ItemTable
+
+_KIND = "transformer"
+_FORMER_KIND = "sasrec"
+_EMBEDDING_STD = 0.02
+_EVENT_TYPES = 16
+
+
+_SHAPE = ("dims", "blocks", "heads", "dropout", "feed_forward", "gated_residuals", "positions")
+
+
+class ModelSettings(Protocol):
+    """The part of the settings that shapes a model (``settings.model``)."""
+
+    @property
+    def dims(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def feed_forward(self) -> str: ...
+    @property
+    def gated_residuals(self) -> bool: ...
+    @property
+    def positions(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a model; ``to_dict`` and ``from_dict`` are inverse to each other.
+
+    Attributes:
+        num_items: largest item_idx.
+        max_length: most items the model looks at; older ones are dropped.
+        dims: width of item vectors and blocks, a multiple of ``heads``.
+        blocks: transformer blocks.
+        heads: attention heads.
+        dropout: share of embedding, attention and block outputs dropped in training.
+        feed_forward: ``gelu`` or ``swiglu``.
+        gated_residuals: what a sub-layer adds is gated by its input.
+        positions: ``learned`` (added to the input), ``rotary``, ``relative`` or ``none``.
+        time_gaps: attention depends on the time between events.
+        event_types: the types of events are inputs.
+        num_attributes, attribute_links: different attributes, and links from items to them.
+        neighbor_links, neighbor_weight: links between items, and how much neighbours count.
+    """
+
+    num_items: int
+    max_length: int
+    dims: int
+    blocks: int
+    heads: int
+    dropout: float
+    feed_forward: str = "gelu"
+    gated_residuals: bool = False
+    positions: str = "learned"
+    time_gaps: bool = False
+    event_types: bool = False
+    num_attributes: int = 0
+    attribute_links: int = 0
+    neighbor_links: int = 0
+    neighbor_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        odd = self.positions == "rotary" and self.dims // self.heads % 2
+        if self.num_items < 1 or self.max_length < 1 or self.dims % self.heads or odd:
+            raise ValueError(f"impossible model: {self}")
+
+    @classmethod
+    def from_settings(
+        cls, settings: ModelSettings, num_items: int, max_length: int, **links: Any
+    ) -> TransformerConfig:
+        """Take the shape from ``settings.model``, the sizes (and ``links``) from the data."""
+        shape = {name: getattr(settings, name) for name in _SHAPE}
+        return cls(num_items=num_items, max_length=max_length, **shape, **links)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {"kind": _KIND, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
+        """Inverse of ``to_dict``; a configuration of the former kind lacks the later fields.
+
+        Raises:
+            ValueError: another kind of model, or fields are missing or unknown.
+        """
+        fields = {name: value for name, value in values.items() if name != "kind"}
+        known, kind = _names(cls), values.get("kind")
+        complete = set(fields) == known
+        former = kind == _FORMER_KIND and set(fields) == _FORMER_FIELDS
+        if not former and not (kind == _KIND and complete):
+            raise ValueError(f"not a configuration of a {_KIND}: {dict(values)}")
+        return cls(**fields)
+
+
+_FORMER_FIELDS = {"num_items", "max_length", "dims", "blocks", "heads", "dropout"}
+
+
+def _names(cls: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+class SequenceTransformer(nn.Module):
+    """Item vectors are shared between input and output; the score of an item is a dot product.
+
+    Column 0 of an item's vector is its bias: states are 1 there, and the input ignores it. So the
+    scores have a popularity part and stay dot products, which nearest-neighbour search needs.
+
+    Sequences are int [users, length], oldest item first, zeros in front. Positions are counted
+    from the end, so that one user padded to different lengths gives the same result.
+    """
+
+    bias_column: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dims = config.dims
+        self.item_embedding = ItemTable(
+            config.num_items,
+            dims,
+            config.num_attributes,
+            config.attribute_links,
+            config.neighbor_links,
+            config.neighbor_weight,
+        )
+        learned = config.positions == "learned"
+        self.position_embedding = (
+            nn.Parameter(torch.empty(config.max_length, dims)) if learned else None
+        )
+        self.type_embedding = nn.Embedding(_EVENT_TYPES, dims) if config.event_types else None
+        relative = config.positions == "relative"
+        self.relative_bias = (
+            RelativeBias(config.heads, config.max_length, relative, config.time_gaps)
+            if relative or config.time_gaps
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            Block(dims, config.heads, config.dropout, config.feed_forward, config.gated_residuals)
+            for _ in range(config.blocks)
+        )
+        self.output_norm = nn.LayerNorm(dims)
+        bias_column = torch.arange(dims) == 0
+        self.register_buffer("bias_column", bias_column, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        initialise(self)
+        for weight in (self.position_embedding, getattr(self.type_embedding, "weight", None)):
+            if weight is not None:
+                nn.init.normal_(weight, std=_EMBEDDING_STD)
+        self.item_embedding.reset()
+
+    @torch.no_grad()
+    def set_popularity(self, counts: Tensor) -> None:
+        """Let the biases predict how often each item is a target, before anything is learned.
+
+        Training then starts from the popularity list instead of from chance, and spends its
+        steps on what differs between users.
+
+        Args:
+            counts: (weighted) number of targets of each item, float [num_items + 1].
+
+        Source: Lin et al. 2017, "Focal Loss", section 3.3, on starting from the base rates.
+        """
+        logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
+        self.item_embedding.weight[1:, 0] = logs - logs.mean()
+
+    def forward(
+        self,
+        items: Tensor,
+        hours: Tensor | None = None,
+        event_types: Tensor | None = None,
+        vectors: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden state after each item, float [users, length, dims]; 0 at padding.
+
+        A state sees its own item and earlier ones only. Of more than ``config.max_length`` items
+        the last ones are taken.
+
+        Args:
+            items: rows of ``vectors``, int [users, length]; 0 is padding.
+            hours: time of each event, hours since 1970, int [users, length]; only a model with
+                ``time_gaps`` looks at it.
+            event_types: codes below 16, int [users, length]; only for ``event_types``.
+            vectors: of items, float [rows, dims], row 0 is padding; None takes
+                ``item_vectors()``, and ``items`` are item_idx then.
+
+        Raises:
+            ValueError: the model needs times or types that are not given.
+        """
+        items = items[:, -self.config.max_length :]
+        length, real = items.shape[1], items > 0
+        x = self._embed(items, event_types, self.item_vectors() if vectors is None else vectors)
+        x = functional.dropout(x, self.config.dropout, self.training) * real[..., None]
+        mask = self._mask(real, hours)
+        rotation = None
+        if self.config.positions == "rotary":
+            rotation = rotation_angles(length, self.config.dims // self.config.heads, items.device)
+        for block in self.blocks:
+            x = block(x, mask, rotation)
+        hidden: Tensor = self.output_norm(x).masked_fill(self.bias_column, 1.0)
+        return hidden * real[..., None]
+
+    def _embed(self, items: Tensor, event_types: Tensor | None, vectors: Tensor) -> Tensor:
+        # Through embedding: its gradient adds repeated rows up in a fixed order.
+        x = functional.embedding(items, vectors) * embedding_scale(self.config.dims)
+        x = x.masked_fill(self.bias_column, 0.0)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[: items.shape[1]].flip(0)
+        if self.type_embedding is not None:
+            if event_types is None:
+                raise ValueError("a model with model.event_types needs the type of each event")
+            x = x + self.type_embedding(event_types[:, -items.shape[1] :])
+        return x
+
+    def _mask(self, real: Tensor, hours: Tensor | None) -> Tensor:
+        allowed = attention_mask(real)
+        if self.relative_bias is None:
+            return allowed
+        length = real.shape[1]
+        bias: Tensor = self.relative_bias(length, None if hours is None else hours[:, -length:])
+        return bias.masked_fill(~allowed, -torch.inf)
+
+    def encode(
+        self,
+        items: Tensor,
+        hours: Tensor | None = None,
+        event_types: Tensor | None = None,
+        vectors: Tensor | None = None,
+    ) -> Tensor:
+        """Vector of each user, float [users, dims]: the state after the last item.
+
+        A user without any item gets the zero vector, which scores all items alike.
+        """
+        return self.forward(items, hours, event_types, vectors)[:, -1]
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Vector of each item, float [num_items + 1, dims]; row 0 is padding and zero.
+
+        Args:
+            items: item_idx, int64 [count]: only of these, float [count, dims].
+        """
+        vectors: Tensor = self.item_embedding(items)
+        return vectors
+
+    @torch.no_grad()
+    def merge_item_features(self) -> SequenceTransformer:
+        """The same model with what items share worked into one vector each: for scoring.
+
+        It gives the same scores, costs a look-up an item, and can't be trained on as before.
+        """
+        if not self.config.attribute_links and not self.config.neighbor_links:
+            return self
+        plain = dataclasses.replace(
+            self.config, num_attributes=0, attribute_links=0, neighbor_links=0, neighbor_weight=0.0
+        )
+        merged = SequenceTransformer(plain).to(self.item_embedding.weight.device)
+        weights = {k: v for k, v in self.state_dict().items() if not k.startswith("item_embedding")}
+        merged.load_state_dict(weights, strict=False)
+        merged.item_embedding.weight.copy_(self.item_vectors())
+        return merged.train(self.training)

@@ -1,0 +1,96 @@
+"""Links of items, to attributes and to each other, from Parquet files to what a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pyarrow import fs
+
+from recsys.errors import TrainingError
+from recsys.models import SequenceTransformer, TransformerConfig, build_model
+from recsys.models.items import Links
+from recsys.schemas import ITEM_IDX, LINKED, WEIGHT
+from recsys.train.job import TrainingJob
+from recsys.train.object_store import find_store
+
+_COLUMNS = [ITEM_IDX, LINKED, WEIGHT]
+
+
+def make_model(job: TrainingJob) -> SequenceTransformer:
+    """The untrained model of a job, with the links that its settings make use of.
+
+    Raises:
+        TrainingError: a file of links can't be read.
+    """
+    settings, store = job.settings.model, job.settings.lake.store
+    use = {"attribute": settings.attributes, "neighbor": settings.neighbor_weight > 0}
+    links = {
+        name: read_links(urls, job.num_items, store)
+        for name, urls in job.links.items()
+        if use[name]
+    }
+    counts = {f"{name}_links": len(found) for name, found in links.items()}
+    attributes = links["attribute"].columns if "attribute" in links else torch.zeros(0)
+    config = TransformerConfig.from_settings(
+        settings,
+        job.num_items,
+        job.max_length,
+        num_attributes=int(attributes.max()) + 1 if len(attributes) else 0,
+        neighbor_weight=settings.neighbor_weight if "neighbor" in links else 0.0,
+        **counts,
+    )
+    model = build_model(config)
+    for name, found in links.items():
+        if len(found):
+            model.item_embedding.set_links(name, found)
+    return model
+
+
+def read_links(urls: Sequence[str], num_items: int, store: Mapping[str, str]) -> Links:
+    """Links in the order of item and linked index, whatever the files and their order.
+
+    Args:
+        urls: Parquet files, at least one, with item_idx, linked and weight; percent-encoded.
+        num_items: largest item_idx; links of later items are left out.
+        store: of s3a:// files: ``endpoint`` and ``region`` where they are not Amazon's defaults.
+
+    Raises:
+        TrainingError: a file can't be read.
+    """
+    found = pa.concat_tables([_read(url, store) for url in urls])
+    items, linked = (found.column(name).to_numpy().astype(np.int64) for name in _COLUMNS[:2])
+    weights = found.column(WEIGHT).to_numpy().astype(np.float32)
+    known = (items > 0) & (items <= num_items)
+    items, linked, weights = items[known], linked[known], weights[known]
+    order = np.lexsort((linked, items))
+    counts = np.bincount(items, minlength=num_items + 1)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return Links(
+        torch.from_numpy(offsets),
+        torch.from_numpy(linked[order]),
+        torch.from_numpy(weights[order]),
+    )
+
+
+def _read(url: str, store: Mapping[str, str]) -> pa.Table:
+    try:
+        plain = unquote(url)
+        s3 = find_store(plain, store)
+        if s3 is not None:
+            with s3.open(plain.partition("://")[2]) as file:
+                return pq.read_table(file, columns=_COLUMNS)
+        if urlparse(url).scheme == "file":
+            return pq.read_table(urlparse(plain).path, columns=_COLUMNS, memory_map=True)
+        system, path = fs.FileSystem.from_uri(plain)
+        return pq.read_table(path, columns=_COLUMNS, filesystem=system)
+    except Exception as error:
+        raise TrainingError(
+            f"links of items can't be read: {error}",
+            where=url,
+            do="the pinned version was changed or vacuumed; rebuild gold and train again",
+        ) from error

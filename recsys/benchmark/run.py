@@ -127,9 +127,8 @@ def _make_job(
     settings: Settings,
     work: Path,
 ) -> TrainingJob:
-    found = find_neighbors(
-        parts.train, data.num_items, settings.gold.sequence_length, settings.model.neighbors
-    )
+    model = settings.model
+    found = find_neighbors(parts.train, data.num_items, model.neighbor_window, model.neighbors)
     links = {"neighbor": [write_links(work / "neighbors.parquet", found)]}
     if attributes is not None:
         shared = link_attributes(read_attributes(attributes, data.item_ids))

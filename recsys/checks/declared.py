@@ -156,6 +156,15 @@ CHECKS = (
         night=schemas.EVENT_DATE,
     ),
     TableChecks(
+        schemas.GOLD_ITEM_LINKS,
+        "train",
+        (
+            Unique("item_links"),
+            not_null(schemas.ITEM_IDX, schemas.LINKED),
+            RowRule("weight above 0", f"{schemas.WEIGHT} > 0"),
+        ),
+    ),
+    TableChecks(
         schemas.GOLD_TOP_N,
         "score_users",
         (

@@ -42,6 +42,9 @@ class Model(Section):
         "0 takes nothing",
     )
     neighbors: int = Field(ge=1, description="such items, of each item at most")
+    neighbor_window: int = Field(
+        ge=1, le=100, description="events of a user that two such items lie apart at most"
+    )
 
 
 class Train(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -16,11 +16,10 @@ from pyspark.sql import SparkSession
 
 from recsys.errors import LakeError, first_line
 from recsys.files import write_atomically
-from recsys.schemas import PinnedTable
 
 
-def stage_files(spark: SparkSession, table: PinnedTable, folder: Path) -> PinnedTable:
-    """Copy the files of ``table`` into ``folder``, in Spark tasks; the same table with new urls.
+def stage_files(spark: SparkSession, urls: Sequence[str], folder: Path) -> dict[str, str]:
+    """Copy files into ``folder``, in Spark tasks; the urls of the copies by those of the files.
 
     A file is there whole or not at all, and copied again where it is there already. Of one file
     at a time a task holds the bytes.
@@ -30,7 +29,7 @@ def stage_files(spark: SparkSession, table: PinnedTable, folder: Path) -> Pinned
     """
     # Partition folders would become columns; names are only names here.
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-    sources = reader.load([unquote(file.url) for file in table.files])
+    sources = reader.load([unquote(url) for url in urls])
     copies = sources.select("path", "content").rdd.mapPartitions(_Copy(str(folder)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,22 +38,18 @@ def stage_files(spark: SparkSession, table: PinnedTable, folder: Path) -> Pinned
         raise LakeError(
             f"the training files could not be copied: {first_line(error)}",
             where=str(folder),
-            do=f"feed.stage_dir must be writable for the executors and have room for {table.name}",
+            do="feed.stage_dir must be writable for the executors and have room for "
+            "gold/training_sequences",
         ) from error
-    for file in table.files:
-        name = _name(unquote(file.url))
-        path = folder / name
-        if not path.exists() or path.stat().st_size != sizes.get(name):
+    copies_of = {url: folder / _name(unquote(url)) for url in urls}
+    for path in copies_of.values():
+        if not path.exists() or path.stat().st_size != sizes.get(path.name):
             raise LakeError(
                 "a training file that an executor copied is not there for the driver",
                 where=str(path),
                 do="feed.stage_dir must be a folder that driver, executors and ranks share",
             )
-    files = tuple(
-        dataclasses.replace(file, url=(folder / _name(unquote(file.url))).as_uri())
-        for file in table.files
-    )
-    return dataclasses.replace(table, files=files)
+    return {url: path.as_uri() for url, path in copies_of.items()}
 
 
 @dataclasses.dataclass(frozen=True)

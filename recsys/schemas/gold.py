@@ -13,7 +13,9 @@ from recsys.schemas.names import (
     ITEM_ID,
     ITEM_IDX,
     ITEMS,
+    KIND,
     LENGTH,
+    LINKED,
     MODEL_VERSION,
     NEW_ITEMS,
     OPEN,
@@ -33,6 +35,7 @@ from recsys.schemas.names import (
     USER_ID,
     USER_IDX,
     USERS,
+    WEIGHT,
     WINDOW,
 )
 from recsys.schemas.table import Column, Table
@@ -127,6 +130,20 @@ GOLD_ITEM_STATS = Table(
     ),
     key=(ITEM_IDX, EVENT_DATE),
     partition_by=(EVENT_DATE,),
+)
+ATTRIBUTE_LINKS, NEIGHBOR_LINKS = "attribute", "neighbor"
+GOLD_ITEM_LINKS = Table(
+    "gold/item_links",
+    "what items share: words of their attributes, and other items that the same users had",
+    (
+        Column(KIND, "string", "attribute or neighbor"),
+        Column(ITEM_IDX, "int", "dense item index, from 1"),
+        Column(LINKED, "int", "attribute, from 0, or the other item's item_idx"),
+        Column(WEIGHT, "float", "how much the item takes from it"),
+    ),
+    key=(KIND, ITEM_IDX, LINKED),
+    partition_by=(KIND,),
+    rewritten=True,
 )
 GOLD_TOP_N = Table(
     "gold/top_n",

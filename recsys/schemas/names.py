@@ -54,6 +54,7 @@ SETTLED_ON = "settled_on"
 EVENTS = "events"
 USERS = "users"
 # Links of items to attributes and to other items.
+KIND = "kind"
 LINKED = "linked"
 WEIGHT = "weight"
 # Lists.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,10 +15,12 @@ from recsys.bundle import load_for_scoring
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
+from recsys.lake.item_links import pin_item_links, write_item_links
 from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files
+from recsys.lake.tables import Commit
 from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
@@ -42,6 +43,8 @@ def _train(context: Context) -> Outcome:
         **context.done("build_silver").tables_written,
         **context.done("build_gold").tables_written,
     }
+    links = _write_links(context, read)
+    written = {schemas.GOLD_ITEM_LINKS.name: links.version} if links else {}
     job = TrainingJob(
         settings,
         str(context.run_date),
@@ -51,8 +54,9 @@ def _train(context: Context) -> Outcome:
         str(folder),
         str(folder / "bundle"),
         tracking_uri(settings),
-        read,
+        {**read, **written},
         {"code_commit": code_commit(), "lake": settings.lake.root},
+        pin_item_links(context.lake, links.version) if links else {},
     )
     result = _launch(context, job)
     best = result.metrics.get("validation_ndcg_at_10", float("nan"))
@@ -67,10 +71,20 @@ def _train(context: Context) -> Outcome:
             "best_epoch": str(result.best_epoch),
             "events_per_second": f"{result.events_per_second:.0f}",
             "wait_share": f"{result.wait_share:.4f}",
+            "item_links": str(links.rows if links else 0),
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         },
         tables_read=read,
+        tables_written=written,
     )
+
+
+def _write_links(context: Context, read: Mapping[str, int]) -> Commit | None:
+    """gold/item_links for this training, where its model makes use of them."""
+    model = context.settings.model
+    if not model.attributes and not model.neighbor_weight:
+        return None
+    return write_item_links(context.lake, read, model)
 
 
 def _launch(context: Context, job: TrainingJob) -> TrainingResult:
@@ -79,8 +93,8 @@ def _launch(context: Context, job: TrainingJob) -> TrainingResult:
     if not stage_dir or find_result(job) is not None:
         return launch_training(job, context.spark)
     folder = Path(stage_dir).absolute() / Path(job.checkpoint_dir).name
-    table = stage_files(context.spark, job.table, folder)
-    result = launch_training(dataclasses.replace(job, table=table), context.spark)
+    copies = stage_files(context.spark, job.urls, folder)
+    result = launch_training(job.moved(copies), context.spark)
     shutil.rmtree(folder, ignore_errors=True)
     return result
 

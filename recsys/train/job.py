@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,23 @@ class TrainingJob:
     def max_length(self) -> int:
         """Most items of a history the model looks at: the longest window but its last target."""
         return max(file.bucket for file in self.table.files) - 1
+
+    @property
+    def urls(self) -> list[str]:
+        """All files that a training reads."""
+        return [
+            *(file.url for file in self.table.files),
+            *(url for urls in self.links.values() for url in urls),
+        ]
+
+    def moved(self, to: Mapping[str, str]) -> TrainingJob:
+        """The same job on copies of its files: url to url of the copy."""
+        files = tuple(dataclasses.replace(file, url=to[file.url]) for file in self.table.files)
+        return dataclasses.replace(
+            self,
+            table=dataclasses.replace(self.table, files=files),
+            links={kind: [to[url] for url in urls] for kind, urls in self.links.items()},
+        )
 
     @property
     def result_path(self) -> Path:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys.models.dropout import Dropout, dropout
+
 _ROTARY_BASE = 10_000.0
 _TIME_BUCKETS = 32
 
@@ -40,7 +42,7 @@ class Block(nn.Module):
         inner = SwiGLU(dims) if feed_forward == "swiglu" else nn.Linear(dims, 4 * dims)
         middle = nn.Identity() if feed_forward == "swiglu" else nn.GELU()
         self.feed_forward = nn.Sequential(
-            inner, middle, nn.Dropout(dropout), nn.Linear(4 * dims, dims)
+            inner, middle, Dropout(dropout), nn.Linear(4 * dims, dims)
         )
         self.attention_gate = nn.Linear(dims, dims) if gated else None
         self.feed_forward_gate = nn.Linear(dims, dims) if gated else None
@@ -60,7 +62,7 @@ class Block(nn.Module):
         return x + self._drop(_gate(added, self.feed_forward_gate, x))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def _attend(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
         users, length, dims = x.shape

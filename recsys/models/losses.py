@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""Logits held at once by device: on a CPU as many as its cache holds (4 MiB in float32), where
-every further pass over them is cheap; on a GPU enough to keep it busy (128 MiB)."""
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}
+"""Logits held at once by device: on a CPU as many as its cache holds (4 MiB in bfloat16), where
+every further pass over them is cheap; on a GPU enough to keep it busy (128 MiB in float32)."""
 
 _MIN_CHUNK = 64
 
@@ -83,31 +83,49 @@ class _FullSoftmax(torch.autograd.Function):
         dtype = product_dtype(hidden)
         states, items = hidden.to(dtype), item_vectors.to(dtype)
         wants_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        state_gradient = torch.zeros_like(hidden) if wants_gradient else None
-        item_gradient = torch.zeros_like(item_vectors) if wants_gradient else None
+        ctx.gradients = None
+        if wants_gradient:
+            ctx.gradients = torch.empty_like(hidden), torch.zeros_like(item_vectors)
         total = hidden.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(states), positions_at_once):
                 part = slice(start, start + positions_at_once)
                 wanted = targets[part, None]
                 logits = exclude(states[part] @ items.T, wanted, excluded, part)
-                losses, error = _loss_and_error(logits, wanted)
+                losses, shares, sums = _measure(logits, wanted)
+                worth = sums.reciprocal()
                 if weights is not None:
-                    losses, error = losses * weights[part, None], error * weights[part, None]
+                    losses, worth = losses * weights[part, None], worth * weights[part, None]
                 total += losses.sum()
-                if state_gradient is None or item_gradient is None:
-                    continue
-                error = error.to(dtype)
-                state_gradient[part] = error @ items
-                item_gradient += error.T @ states[part]
-        ctx.save_for_backward(state_gradient, item_gradient)
+                if ctx.gradients is not None:
+                    ctx.gradients[0][part] = (shares @ items).float() * worth
+                    ctx.gradients[1].add_(shares.T @ (hidden[part] * worth).to(dtype))
+            if ctx.gradients is not None:
+                _subtract_targets(ctx.gradients, hidden, item_vectors, targets, weights)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        state_gradient, item_gradient = ctx.saved_tensors
-        by_state, by_item = state_gradient * gradients[0], item_gradient * gradients[0]
+        # Scaled where they are: they are as large as the catalogue, and asked for once.
+        by_state, by_item = (saved.mul_(gradients[0]) for saved in ctx.gradients)
+        ctx.gradients = None
         return by_state, by_item, None, None, None, None
+
+
+def _subtract_targets(
+    gradients: tuple[Tensor, Tensor],
+    hidden: Tensor,
+    item_vectors: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+) -> None:
+    """The part of the gradients that comes from the targets' own logits, in full precision."""
+    own, states = item_vectors.index_select(0, targets), hidden
+    if weights is not None:
+        own, states = own * weights[:, None], states * weights[:, None]
+    by_state, by_item = gradients
+    by_state.sub_(own)
+    by_item.index_add_(0, targets, states.to(by_item.dtype), alpha=-1)
 
 
 def exclude(logits: Tensor, wanted: Tensor, excluded: Excluded | None, part: slice) -> Tensor:
@@ -120,32 +138,43 @@ def exclude(logits: Tensor, wanted: Tensor, excluded: Excluded | None, part: sli
         part: which of all positions these are.
     """
     if excluded is not None:
-        kept = logits.gather(1, wanted)
-        logits.scatter_(1, excluded.of(part), -torch.inf).scatter_(1, wanted, kept)
+        kept = logits.gather(1, wanted)[:, 0]
+        fill(logits, excluded.of(part))
+        first = torch.arange(len(logits), device=logits.device) * logits.shape[1]
+        logits.view(-1).index_copy_(0, first + wanted[:, 0], kept)
     logits[:, 0] = -torch.inf
     return logits
 
 
-def _loss_and_error(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy float32 [positions, 1] and its gradient by the logits (softmax - one-hot).
+def fill(logits: Tensor, columns: Tensor) -> None:
+    """Set some columns of each row, int64 [rows, count], to -inf, in place.
+
+    By flat index: ``scatter_`` copies the whole matrix twice in bfloat16.
+    """
+    first = torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
+    logits.view(-1).index_fill_(0, (first + columns).view(-1), -torch.inf)
+
+
+def _measure(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, and the softmax before it is divided by its sums.
+
+    Passes over the logits are what costs, so they are few, in place, and in the products' type.
 
     Args:
-        logits: [positions, columns], may be overwritten.
+        logits: [positions, columns], overwritten.
         wanted: column of each target, int64 [positions, 1].
+
+    Returns:
+        losses float32 [positions, 1]; exp(logit - highest) [positions, columns]; its sums
+        float32 [positions, 1].
     """
-    minus_one = torch.full_like(wanted, -1.0, dtype=torch.float32)
-    if logits.device.type == "cpu":
-        # In place, with one exponential an entry: on a CPU that is what costs.
-        logits = logits.float()
-        target_logits = logits.gather(1, wanted)
-        highest = logits.amax(dim=1, keepdim=True)
-        sums = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
-        losses = sums.log() + highest - target_logits
-        return losses, logits.div_(sums).scatter_add_(1, wanted, minus_one)
-    # Few kernels: on a GPU passes over memory are what costs.
-    log_shares = torch.log_softmax(logits, dim=1, dtype=torch.float32)
-    losses = -log_shares.gather(1, wanted)
-    return losses, log_shares.exp_().scatter_add_(1, wanted, minus_one)
+    own = logits.gather(1, wanted).float()
+    highest = logits.amax(dim=1, keepdim=True)
+    shares = logits.sub_(highest).exp_()
+    # Added up in float32, then rounded to the products' type; asked for in float32, torch would
+    # copy the matrix to it.
+    sums = shares.sum(dim=1, keepdim=True).float()
+    return sums.log() + highest.float() - own, shares, sums
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:

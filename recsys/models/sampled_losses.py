@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys.models.losses import Excluded, chunk_positions, product_dtype
+from recsys.models.losses import Excluded, chunk_positions, fill, product_dtype
 
 
 class Negatives(NamedTuple):
@@ -185,7 +185,7 @@ class _SampledLoss(torch.autograd.Function):
                 part = slice(start, start + size)
                 own = (hidden[part].float() * chosen[part].float()).sum(dim=1, keepdim=True)
                 logits = (states[part] @ vectors.T).float()
-                logits.scatter_(1, _no_negatives(negatives, targets, excluded, part), -torch.inf)
+                fill(logits, _no_negatives(negatives, targets, excluded, part))
                 logits[:, -1] = -torch.inf
                 losses, error, own_error = measure(logits, own, correction)
                 if weights is not None:

@@ -26,6 +26,7 @@ from recsys.models.blocks import (
     initialise,
     rotation_angles,
 )
+from recsys.models.dropout import dropout
 from recsys.models.items import ItemTable
 
 _KIND = "transformer"
@@ -224,7 +225,7 @@ class SequenceTransformer(nn.Module):
         items = items[:, -self.config.max_length :]
         length, real = items.shape[1], items > 0
         x = self._embed(items, event_types, self.item_vectors() if vectors is None else vectors)
-        x = functional.dropout(x, self.config.dropout, self.training) * real[..., None]
+        x = dropout(x, self.config.dropout, self.training) * real[..., None]
         mask = self._mask(real, hours)
         rotation = None
         if self.config.positions == "rotary":

@@ -17,7 +17,7 @@ LOCK_ARGS ?=
 
 conf_option = $(if $(CONF),--conf '$(CONF)')
 
-.PHONY: help setup airflow-setup cluster-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
+.PHONY: help setup airflow-setup cluster-setup peers-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
 
 help: ## list these commands
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -33,6 +33,9 @@ airflow-setup: ## make .venv-airflow: Airflow in an environment of its own
 
 cluster-setup: setup ## make .venv-cluster: an S3 server and Hadoop's mini cluster, to test and try
 	@scripts/setup/cluster.sh
+
+peers-setup: ## make .venv-peers: RecTools, which a benchmark runs beside this project
+	@scripts/setup/peers.sh
 
 run: setup ## the demo night into LAKE; with INPUT, FORMAT, DATE: that night (also LAKE, CONF)
 ifeq ($(INPUT),)
@@ -75,5 +78,5 @@ clean: ## remove lake/, data/ and caches
 	rm -rf spark-warehouse metastore_db derby.log mlruns
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.tools/*' -prune -exec rm -rf {} +
 
-clean-all: clean ## also remove .venv, .venv-airflow, .venv-cluster, .tools (the user's Horovod and jar cache stays)
-	rm -rf .venv .venv-airflow .venv-cluster .tools
+clean-all: clean ## also remove .venv, .venv-airflow, .venv-cluster, .venv-peers, .tools (the user's Horovod and jar cache stays)
+	rm -rf .venv .venv-airflow .venv-cluster .venv-peers .tools

@@ -46,6 +46,10 @@ class LeaveOneOut:
             return self.train
         return [np.append(own, item) for own, item in zip(self.train, self.validation, strict=True)]
 
+    def targets(self, part: str) -> IntArray:
+        """item_idx of each user's target of ``validation`` or ``test``."""
+        return self.validation if part == "validation" else self.test
+
 
 def split(sequences: Sequence[IntArray]) -> LeaveOneOut:
     """Split each user's events.

@@ -11,19 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recsys.benchmark.baselines import Figures, run_baselines
 from recsys.benchmark.leave_one_out import LeaveOneOut, split, write_windows
 from recsys.benchmark.links import find_neighbors, link_attributes, write_links
+from recsys.benchmark.measure import PARTS, K, measure
 from recsys.benchmark.sequence_file import SequenceSet, read_attributes, read_sequences
 from recsys.bundle import load_for_scoring
 from recsys.config import Settings
-from recsys.ranking import metrics
-from recsys.ranking.top_n import flatten
 from recsys.score.ranker import rank_histories
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
 
-K = 10
-PARTS = ("validation", "test")
 _NO_DATE = "1970-01-01"  # sequences without times: the run's date decides nothing
 
 
@@ -40,6 +38,7 @@ class BenchmarkResult:
         events_per_second: targets trained on a second, validation left out.
         seed: of weights, order and dropout.
         validation, test: ``ndcg_at_10`` and ``hr_at_10``.
+        baselines: the same of others, by name and part; None where they were not asked for.
     """
 
     users: int
@@ -51,14 +50,15 @@ class BenchmarkResult:
     seed: int
     validation: dict[str, float]
     test: dict[str, float]
+    baselines: dict[str, Figures] | None = None
 
     def as_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self))
+        return json.dumps({name: v for name, v in asdict(self).items() if v is not None})
 
 
 def run_sequences(
-    path: Path, attributes: Path | None, settings: Settings, work: Path
+    path: Path, attributes: Path | None, settings: Settings, work: Path, baselines: bool = False
 ) -> BenchmarkResult:
     """Train and test on one file.
 
@@ -68,6 +68,7 @@ def run_sequences(
         settings: the recipe; ``train.seed`` is the run's seed.
         work: folder for windows, checkpoints and the model. A run that was cut off continues
             there, one that is complete is not trained again.
+        baselines: measure popularity, item-item and Spark ALS too.
 
     Raises:
         InputError: the file can't be used; it names the line.
@@ -79,16 +80,18 @@ def run_sequences(
     job = _make_job(path, attributes, data, parts, settings, work)
     trained = launch_training(job)
     figures = {part: evaluate(trained.bundle_dir, parts, part, data.num_items) for part in PARTS}
+    seconds = time.perf_counter() - started
     return BenchmarkResult(
         users=len(parts.test),
         items=data.num_items,
         epochs=trained.epochs,
         best_epoch=trained.best_epoch + 1,
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=round(seconds, 1),
         events_per_second=round(trained.events_per_second),
         seed=settings.train.seed,
         validation=figures["validation"],
         test=figures["test"],
+        baselines=run_baselines(parts, data.num_items, settings) if baselines else None,
     )
 
 
@@ -100,23 +103,7 @@ def evaluate(bundle: str, parts: LeaveOneOut, part: str, num_items: int) -> dict
     everything[0] = 0.0
     # One more than K shows whether a tie goes on behind the list.
     lists = rank_histories(model, histories, histories, everything, K + 1)
-    return measure(lists.items, lists.scores, parts.validation if part == PARTS[0] else parts.test)
-
-
-def measure(items: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """NDCG@10 and HR@10 with one target a user; a tie counts against the target.
-
-    Args:
-        items: item_idx [users, 11 or more], best first.
-        scores: float [users, 11 or more].
-        targets: item_idx [users].
-    """
-    ranked = metrics.put_behind_ties(items, scores, targets)
-    hits = metrics.find_hits(ranked, flatten(list(targets[:, None])))
-    return {
-        f"ndcg_at_{K}": round(float(metrics.ndcg(hits, K).mean()), 5),
-        f"hr_at_{K}": round(float(metrics.hit_rate(hits, K).mean()), 5),
-    }
+    return measure(lists.items, lists.scores, parts.targets(part))
 
 
 def _make_job(

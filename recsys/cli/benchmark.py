@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from recsys.config import Settings, load_settings
@@ -20,11 +21,13 @@ def sequences(options: argparse.Namespace) -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     attributes = Path(options.attributes) if options.attributes else None
-    if options.work:
-        result = run_sequences(Path(options.file), attributes, settings, Path(options.work))
-    else:
-        with tempfile.TemporaryDirectory(prefix="recsys-benchmark-") as work:
-            result = run_sequences(Path(options.file), attributes, settings, Path(work))
+    with ExitStack() as stack:
+        work = options.work
+        if work is None:
+            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-benchmark-"))
+        result = run_sequences(
+            Path(options.file), attributes, settings, Path(work), options.baselines
+        )
     print(result.as_json())
 
 

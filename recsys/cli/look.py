@@ -119,6 +119,7 @@ def runs(options: argparse.Namespace) -> None:
         "epochs": "epochs",
         "NDCG@10": "ndcg_at_10",
         "popularity": "popularity_ndcg_at_10",
+        "item-item": "item_item_ndcg_at_10",
         "ALS": "spark_als_ndcg_at_10",
         "HR@10": "hr_at_10",
         "coverage@10": "coverage_at_10",

@@ -28,6 +28,7 @@ examples:
   recsys top-n 196 --lake /data/lake                 what a user sees, by the log's user id
   recsys runs --lake /data/lake                      the last models side by side
   recsys lake doctor --lake /data/lake               how the tables are, and what to do
+  recsys benchmark sequences beauty.txt              how good the model is, on published data
 """
 
 
@@ -160,12 +161,16 @@ def _add_benchmark(commands: _Commands) -> None:
     """``recsys benchmark ...``: how good the models are, by the protocols of the literature."""
     summary = "train and test on published data, by its protocol"
     group = commands.add_parser("benchmark", help=summary, description=summary)
+    group.epilog = "`recsys benchmark COMMAND --help` says more; settings are section.key=value."
     inner = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     summary = "leave-one-out on a file with a user's items a line; prints a line of JSON"
     command = inner.add_parser("sequences", help=summary, description=summary)
     command.add_argument("file", metavar="FILE", help="each line: user item item ..., oldest first")
     command.add_argument("--attributes", metavar="FILE", help="JSON: item to a list of attributes")
     command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
+    command.add_argument(
+        "--baselines", action="store_true", help="also popularity, item-item and Spark ALS"
+    )
     command.add_argument(
         "--work",
         metavar="PATH",

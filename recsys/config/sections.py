@@ -161,6 +161,9 @@ class Evaluate(Section):
         ge=1, description="days that recent popularity counts: the fallback, and a second baseline"
     )
     bootstrap_samples: int = Field(ge=10, description="resamples of users behind the intervals")
+    item_neighbors: int = Field(
+        ge=1, description="neighbours of an item that the item-item baseline knows"
+    )
     als: Als = Field(description="Spark ALS, the baseline")
 
 

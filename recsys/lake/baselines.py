@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pyspark.ml.recommendation import ALS
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -40,6 +41,11 @@ def train_als(
         .groupBy(schemas.USER_IDX, schemas.ITEM_IDX)
         .agg(F.count(F.lit(1)).cast("float").alias(schemas.EVENTS))
     )
+    return fit_als(pairs, als, num_users, num_items)
+
+
+def fit_als(pairs: DataFrame, als: Als, num_users: int, num_items: int) -> Factors:
+    """The same on pairs (user_idx, item_idx, events)."""
     model = ALS(
         rank=als.rank,
         maxIter=als.iterations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -62,6 +63,12 @@ def pin_item_links(lake: Lake, version: int) -> dict[str, list[str]]:
     for kind, url in rows:
         urls.setdefault(kind, []).append(url)
     return urls
+
+
+def read_neighbors(lake: Lake, windows_version: int, apart: int, most: int) -> pa.Table:
+    """Neighbours of all items as columns item_idx, linked and weight, for the driver."""
+    windows = lake.read(schemas.GOLD_TRAINING_SEQUENCES, windows_version)
+    return link_neighbors(windows, apart, most).toArrow()
 
 
 def link_neighbors(windows: DataFrame, apart: int, most: int) -> DataFrame:

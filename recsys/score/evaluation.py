@@ -16,11 +16,13 @@ from recsys.lake.baselines import Factors
 from recsys.lake.popularity import Popularity
 from recsys.lake.tables import Lake
 from recsys.ranking import metrics
+from recsys.ranking.neighbors import Neighbors, score_by_neighbors
 from recsys.ranking.top_n import flatten, rank_items
 from recsys.score.ranker import rank_histories, rank_popular
 
 CUT_OFFS = (10, 20)
 MAIN_METRIC = "ndcg_at_10"
+_FAR_BELOW = 1e-12
 
 IntArray = npt.NDArray[np.integer]
 
@@ -109,6 +111,22 @@ def evaluate_factors(
         scores[:, unborn] = -torch.inf
         found.append(rank_items(scores, max(CUT_OFFS), cases.seen[at : at + 1024]).items.numpy())
     return _report("spark_als", np.concatenate(found), cases, popularity, evaluate)
+
+
+def evaluate_item_item(
+    neighbors: Neighbors, cases: Cases, popularity: Popularity, evaluate: Evaluate
+) -> Report:
+    """What is near to what a user had; where that is too little, popular items follow."""
+    unborn = torch.from_numpy(popularity.ever <= 0)
+    # Below every link's weight: it decides among items that nothing links to the user.
+    rest = torch.from_numpy(popularity.recent) * _FAR_BELOW
+    found = []
+    for at in range(0, len(cases.user_idx), 1024):
+        histories = cases.histories[at : at + 1024]
+        scores = score_by_neighbors(histories, neighbors) + rest
+        scores[:, unborn] = -torch.inf
+        found.append(rank_items(scores, max(CUT_OFFS), cases.seen[at : at + 1024]).items.numpy())
+    return _report("item_item", np.concatenate(found), cases, popularity, evaluate)
 
 
 def _report(

@@ -15,12 +15,13 @@ from recsys.bundle import load_for_scoring
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
-from recsys.lake.item_links import pin_item_links, write_item_links
+from recsys.lake.item_links import pin_item_links, read_neighbors, write_item_links
 from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files
 from recsys.lake.tables import Commit
+from recsys.ranking.neighbors import group_links
 from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
@@ -150,10 +151,17 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
     popularity = read_popularity(lake, stats, num_items, last, days)
     windows = written[schemas.GOLD_TRAINING_SEQUENCES.name]
     factors = train_als(lake, windows, settings.evaluate.als, num_users, num_items)
+    links = read_neighbors(
+        lake, windows, settings.model.neighbor_window, settings.evaluate.item_neighbors
+    )
+    columns = (schemas.ITEM_IDX, schemas.LINKED, schemas.WEIGHT)
+    items, linked, weights = (links.column(name).to_numpy() for name in columns)
+    neighbors = group_links(items, linked, weights, num_items)
     model = load_for_scoring(context.done("train").details["bundle"])
     reports = [
         evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
         *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
+        evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
     if champion is not None:

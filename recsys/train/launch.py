@@ -33,7 +33,7 @@ _LOOPBACK = {"localhost", "127.0.0.1"}
 _OF_THE_DRIVER = {"RECSYS_PSEUDONYM_KEY"}
 # The C library gives tensors of a few MiB back to the system at once, and every step pays for
 # fetching the pages again: a tenth of its time.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResult:

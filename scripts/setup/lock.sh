@@ -23,3 +23,4 @@ lock() { # LOCK ARGUMENT...
 lock requirements.lock setup.py --extra horovod --extra notebooks --extra dev "$@"
 lock requirements-airflow.lock requirements-airflow.in "$@"
 lock requirements-cluster.lock requirements-cluster.in "$@"
+lock requirements-peers.lock requirements-peers.in "$@"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.core
 
 COMMANDS = [
     "nightly", "demo", "generate", *(step.replace("_", "-") for step in SUMMARIES), "summary",
-    "checks", "top-n", "runs", "config", "mlflow-ui", "lake",
+    "checks", "top-n", "runs", "config", "mlflow-ui", "lake", "benchmark",
 ]  # fmt: skip
 
 
@@ -38,7 +38,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"^    {command}\s", out, re.M), command
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"lake {name}" for name in LAKE_COMMANDS)])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"lake {name}" for name in LAKE_COMMANDS), "benchmark sequences"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, *command.split(), "--help")
     assert code == 0

@@ -55,9 +55,8 @@ def _run(file: Path, *arguments: str) -> dict[str, Any]:
 
 
 def _report(results: dict[str, list[dict[str, Any]]]) -> None:
-    print(
-        "| set | model | NDCG@10 | HR@10 | epochs | seconds |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| set | model | NDCG@10 | HR@10 | epochs | seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, runs in results.items():
         for baseline, figures in runs[0].get("baselines", {}).items():
             test = figures["test"]

@@ -93,7 +93,8 @@ def _report(runs: list[dict[str, float]], items: int) -> None:
         )
         print(
             f"  recsys, {name:<11} {middle[name]:>9,.0f} events/s, "
-            f"{statistics.median(ratios):.1f} times rectools ({ratios[0]:.1f} to {ratios[-1]:.1f}), "
+            f"{statistics.median(ratios):.1f} times rectools "
+            f"({ratios[0]:.1f} to {ratios[-1]:.1f}), "
             f"{statistics.median(shares):.0%} of the float32 matrix product "
             f"({middle['float32_flops'] / 1e9:.0f} GFLOP/s)"
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 
 from recsys.errors import RecsysError
-from recsys.files import new_folder
+from recsys.files import hash_file, new_folder
 from recsys.models import SequenceTransformer, build_model
 
 BUNDLE_FILE = "bundle.json"
@@ -46,17 +44,15 @@ class BundleInfo:
 
 def save_bundle(path: str | Path, model: SequenceTransformer, info: BundleInfo) -> None:
     """Write the folder ``path``; it appears complete or not at all, and replaces an older one."""
-    buffer = io.BytesIO()
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    torch.save(weights, buffer)
-    content = {
-        "format": _FORMAT,
-        "model": model.config.to_dict(),
-        "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-        "info": dataclasses.asdict(info),
-    }
     with new_folder(Path(path)) as folder:
-        (folder / WEIGHTS_FILE).write_bytes(buffer.getvalue())
+        torch.save(weights, folder / WEIGHTS_FILE)
+        content = {
+            "format": _FORMAT,
+            "model": model.config.to_dict(),
+            "weights_sha256": _hash(folder / WEIGHTS_FILE),
+            "info": dataclasses.asdict(info),
+        }
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -110,15 +106,20 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 def _read_weights(file: Path, sha256: str) -> dict[str, torch.Tensor]:
     try:
-        content = file.read_bytes()
+        found = _hash(file)
     except OSError as error:
         raise _broken(file, f"can't be read: {error}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if found != sha256:
         raise _broken(file, f"is damaged: its SHA-256 differs from {BUNDLE_FILE}")
     weights: dict[str, torch.Tensor] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
+        file, map_location="cpu", weights_only=True, mmap=True
     )
     return weights
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hash_file(file).hex()
 
 
 def _broken(file: Path, what: str) -> RecsysError:

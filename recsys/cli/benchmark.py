@@ -20,6 +20,7 @@ def sequences(options: argparse.Namespace) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # it tells of each connection it closes
     attributes = Path(options.attributes) if options.attributes else None
     with ExitStack() as stack:
         work = options.work

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from recsys.files import write_atomically
+from recsys.files import hash_file, new_file
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +24,9 @@ _DIGEST_BYTES = 32
 class CheckpointStore:
     """The checkpoints of one job in one folder.
 
-    A file is a SHA-256 and then what ``torch.save`` made of the state, so that damage anywhere is
-    noticed. The two newest are kept: should the last one be damaged, the one before serves.
+    A file is what ``torch.save`` made of the state and then its SHA-256, so that damage anywhere is
+    noticed. The two newest are kept: should the last one be damaged, the one before serves. Neither
+    writing nor reading takes a second copy of the state in memory.
 
     Attributes:
         folder: local or shared; made at the first save.
@@ -38,11 +38,11 @@ class CheckpointStore:
 
     def save(self, global_step: int, state: dict[str, Any]) -> None:
         """Write ``state`` (tensors and plain values) and remove all but the two newest."""
-        buffer = io.BytesIO()
-        torch.save({"identity": self.identity, "state": state}, buffer)
-        content = buffer.getvalue()
-        path = self.folder / f"step-{global_step:09d}.checkpoint"
-        write_atomically(path, hashlib.sha256(content).digest() + content)
+        with new_file(self.folder / f"step-{global_step:09d}.checkpoint") as file:
+            torch.save({"identity": self.identity, "state": state}, file)
+            digest = hash_file(file)
+            file.seek(0, os.SEEK_END)
+            file.write(digest)
         for old in self._paths()[_KEEP:]:
             old.unlink(missing_ok=True)
 
@@ -83,9 +83,9 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    raw = path.read_bytes()
-    digest, content = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError("its SHA-256 does not fit its content")
-    loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    size = path.stat().st_size - _DIGEST_BYTES
+    with path.open("rb") as file:
+        if size < 0 or hash_file(file, size) != file.read():
+            raise ValueError("its SHA-256 does not fit its content")
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return loaded

@@ -4,12 +4,13 @@ It began as SASRec (Kang and McAuley 2018, "Self-Attentive Sequential Recommenda
 III) with what later work settled on: layer norm before each sub-layer (Xiong et al. 2020),
 training on a softmax over the catalogue instead of one sampled negative (see ``losses``), and a
 bias for each item that starts at its popularity. Settings add gated residuals, SwiGLU, rotary or
-relative positions, the time between events and the types of events (see ``blocks``).
+relative positions (see ``blocks``), and item vectors that take from each other (see ``items``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +23,6 @@ from recsys.models.blocks import (
     Block,
     RelativeBias,
     attention_mask,
-    embedding_scale,
     initialise,
     rotation_angles,
 )
@@ -32,7 +32,6 @@ from recsys.models.items import ItemTable
 _KIND = "transformer"
 _FORMER_KIND = "sasrec"
 _EMBEDDING_STD = 0.02
-_EVENT_TYPES = 16
 
 
 _SHAPE = ("dims", "blocks", "heads", "dropout", "feed_forward", "gated_residuals", "positions")
@@ -71,8 +70,6 @@ class TransformerConfig:
         feed_forward: ``gelu`` or ``swiglu``.
         gated_residuals: what a sub-layer adds is gated by its input.
         positions: ``learned`` (added to the input), ``rotary``, ``relative`` or ``none``.
-        time_gaps: attention depends on the time between events.
-        event_types: the types of events are inputs.
         num_attributes, attribute_links: different attributes, and links from items to them.
         neighbor_links, neighbor_weight: links between items, and how much neighbours count.
     """
@@ -86,8 +83,6 @@ class TransformerConfig:
     feed_forward: str = "gelu"
     gated_residuals: bool = False
     positions: str = "learned"
-    time_gaps: bool = False
-    event_types: bool = False
     num_attributes: int = 0
     attribute_links: int = 0
     neighbor_links: int = 0
@@ -161,13 +156,8 @@ class SequenceTransformer(nn.Module):
         self.position_embedding = (
             nn.Parameter(torch.empty(config.max_length, dims)) if learned else None
         )
-        self.type_embedding = nn.Embedding(_EVENT_TYPES, dims) if config.event_types else None
         relative = config.positions == "relative"
-        self.relative_bias = (
-            RelativeBias(config.heads, config.max_length, relative, config.time_gaps)
-            if relative or config.time_gaps
-            else None
-        )
+        self.relative_bias = RelativeBias(config.heads, config.max_length) if relative else None
         self.blocks = nn.ModuleList(
             Block(dims, config.heads, config.dropout, config.feed_forward, config.gated_residuals)
             for _ in range(config.blocks)
@@ -179,9 +169,8 @@ class SequenceTransformer(nn.Module):
 
     def _initialise(self) -> None:
         initialise(self)
-        for weight in (self.position_embedding, getattr(self.type_embedding, "weight", None)):
-            if weight is not None:
-                nn.init.normal_(weight, std=_EMBEDDING_STD)
+        if self.position_embedding is not None:
+            nn.init.normal_(self.position_embedding, std=_EMBEDDING_STD)
         self.item_embedding.reset()
 
     @torch.no_grad()
@@ -199,13 +188,7 @@ class SequenceTransformer(nn.Module):
         logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
         self.item_embedding.weight[1:, 0] = logs - logs.mean()
 
-    def forward(
-        self,
-        items: Tensor,
-        hours: Tensor | None = None,
-        event_types: Tensor | None = None,
-        vectors: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Hidden state after each item, float [users, length, dims]; 0 at padding.
 
         A state sees its own item and earlier ones only. Of more than ``config.max_length`` items
@@ -213,20 +196,16 @@ class SequenceTransformer(nn.Module):
 
         Args:
             items: rows of ``vectors``, int [users, length]; 0 is padding.
-            hours: time of each event, hours since 1970, int [users, length]; only a model with
-                ``time_gaps`` looks at it.
-            event_types: codes below 16, int [users, length]; only for ``event_types``.
             vectors: of items, float [rows, dims], row 0 is padding; None takes
                 ``item_vectors()``, and ``items`` are item_idx then.
-
-        Raises:
-            ValueError: the model needs times or types that are not given.
         """
         items = items[:, -self.config.max_length :]
         length, real = items.shape[1], items > 0
-        x = self._embed(items, event_types, self.item_vectors() if vectors is None else vectors)
+        x = self._embed(items, self.item_vectors() if vectors is None else vectors)
         x = dropout(x, self.config.dropout, self.training) * real[..., None]
-        mask = self._mask(real, hours)
+        mask = attention_mask(real)
+        if self.relative_bias is not None:
+            mask = self.relative_bias(length).masked_fill(~mask, -torch.inf)
         rotation = None
         if self.config.positions == "rotary":
             rotation = rotation_angles(length, self.config.dims // self.config.heads, items.device)
@@ -235,38 +214,21 @@ class SequenceTransformer(nn.Module):
         hidden: Tensor = self.output_norm(x).masked_fill(self.bias_column, 1.0)
         return hidden * real[..., None]
 
-    def _embed(self, items: Tensor, event_types: Tensor | None, vectors: Tensor) -> Tensor:
-        # Through embedding: its gradient adds repeated rows up in a fixed order.
-        x = functional.embedding(items, vectors) * embedding_scale(self.config.dims)
+    def _embed(self, items: Tensor, vectors: Tensor) -> Tensor:
+        # Through embedding: its gradient adds repeated rows up in a fixed order. Inputs are larger
+        # than outputs by the root of the dims (Vaswani et al. 2017, section 3.4).
+        x = functional.embedding(items, vectors) * math.sqrt(self.config.dims)
         x = x.masked_fill(self.bias_column, 0.0)
         if self.position_embedding is not None:
             x = x + self.position_embedding[: items.shape[1]].flip(0)
-        if self.type_embedding is not None:
-            if event_types is None:
-                raise ValueError("a model with model.event_types needs the type of each event")
-            x = x + self.type_embedding(event_types[:, -items.shape[1] :])
         return x
 
-    def _mask(self, real: Tensor, hours: Tensor | None) -> Tensor:
-        allowed = attention_mask(real)
-        if self.relative_bias is None:
-            return allowed
-        length = real.shape[1]
-        bias: Tensor = self.relative_bias(length, None if hours is None else hours[:, -length:])
-        return bias.masked_fill(~allowed, -torch.inf)
-
-    def encode(
-        self,
-        items: Tensor,
-        hours: Tensor | None = None,
-        event_types: Tensor | None = None,
-        vectors: Tensor | None = None,
-    ) -> Tensor:
+    def encode(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Vector of each user, float [users, dims]: the state after the last item.
 
         A user without any item gets the zero vector, which scores all items alike.
         """
-        return self.forward(items, hours, event_types, vectors)[:, -1]
+        return self.forward(items, vectors)[:, -1]
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vector of each item, float [num_items + 1, dims]; row 0 is padding and zero.

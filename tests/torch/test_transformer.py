@@ -1,6 +1,7 @@
 """What every sequence model must keep: causality, padding, buckets, a configuration."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,21 @@ pytestmark = pytest.mark.torch
 CONFIG = TransformerConfig(num_items=40, max_length=12, dims=16, blocks=2, heads=2, dropout=0.1)
 
 
-@pytest.fixture
-def model() -> SequenceTransformer:
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"positions": "rotary", "feed_forward": "swiglu"},
+    {"positions": "relative", "gated_residuals": True},
+    {"positions": "none"},
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "plain")
+def model(request: pytest.FixtureRequest) -> SequenceTransformer:
     torch.manual_seed(0)
-    return build_model(CONFIG).eval()
+    model = build_model(dataclasses.replace(CONFIG, **request.param)).eval()
+    if model.relative_bias is not None:
+        torch.nn.init.normal_(model.relative_bias.by_distance)
+    return model
 
 
 def test_later_items_do_not_change_earlier_states(model: SequenceTransformer) -> None:

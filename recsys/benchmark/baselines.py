@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from recsys.ranking.top_n import IntArray, rank_items
 
 _SCORES_AT_ONCE = 32_000_000
 Figures = dict[str, dict[str, float]]
+Scorer = Callable[[slice, Sequence[IntArray]], Tensor]
+"""Scores float [users, num_items + 1] of some users, by their places and their histories."""
 
 
 def run_baselines(parts: LeaveOneOut, num_items: int, settings: Settings) -> dict[str, Figures]:
@@ -43,21 +45,21 @@ def run_baselines(parts: LeaveOneOut, num_items: int, settings: Settings) -> dic
         return users[at] @ items.T
 
     scorers = {"popularity": popular, "item_item": item_item, "spark_als": als}
-    found_figures: dict[str, Figures] = {}
-    for name, score in scorers.items():
-        found_figures[name] = {}
-        for part in PARTS:
-            histories = parts.histories(part)
-            ranked, scores = [], []
-            size = max(1, _SCORES_AT_ONCE // (num_items + 1))
-            for start in range(0, len(histories), size):
-                at = slice(start, start + size)
-                best = rank_items(score(at, histories[at]), K + 1, histories[at])
-                ranked.append(best.items.numpy())
-                scores.append(best.scores.numpy())
-            lists = np.concatenate(ranked), np.concatenate(scores)
-            found_figures[name][part] = measure(*lists, parts.targets(part))
-    return found_figures
+    return {
+        name: {part: _measure(score, parts, part, num_items) for part in PARTS}
+        for name, score in scorers.items()
+    }
+
+
+def _measure(score: Scorer, parts: LeaveOneOut, part: str, num_items: int) -> dict[str, float]:
+    """Rank every item for every user by ``score``, some users at a time."""
+    histories, found = parts.histories(part), []
+    size = max(1, _SCORES_AT_ONCE // (num_items + 1))
+    for start in range(0, len(histories), size):
+        at = slice(start, start + size)
+        found.append(rank_items(score(at, histories[at]), K + 1, histories[at]))
+    items, scores = (np.concatenate([best[n].numpy() for best in found]) for n in (0, 1))
+    return measure(items, scores, parts.targets(part))
 
 
 def _train_als(parts: LeaveOneOut, num_items: int, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,9 @@ def write_item_links(lake: Lake, versions: Mapping[str, int], model: Model) -> C
         windows = lake.read(
             schemas.GOLD_TRAINING_SEQUENCES, versions[schemas.GOLD_TRAINING_SEQUENCES.name]
         )
-        found = link_neighbors(windows, model.neighbor_window, model.neighbors)
+        # Not of the users that choose the best epoch: links would tell the model their targets.
+        trained = windows.where(F.col(schemas.SPLIT) == schemas.TRAIN_SPLIT)
+        found = link_neighbors(trained, model.neighbor_window, model.neighbors)
         kinds.append(found.withColumn(KIND, F.lit(NEIGHBOR_LINKS)))
     if model.attributes:
         items = lake.read(schemas.SILVER_ITEMS, versions[schemas.SILVER_ITEMS.name])

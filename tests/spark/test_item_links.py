@@ -104,8 +104,11 @@ def test_attributes_are_words_that_several_items_have(spark: Any) -> None:
     assert found == [(1, 1, 1.0), (1, 2, 1.0), (2, 0, 1.0), (2, 1, 1.0), (2, 2, 1.0), (3, 0, 1.0)]
 
 
-def test_links_of_a_night_hold_nothing_of_the_hold_out(make_lake: Callable[..., Lake]) -> None:
-    lake = make_lake(*SMALL, "model.neighbor_weight=1", "model.attributes=true")
+def test_links_of_a_night_hold_nothing_of_the_hold_out_or_of_validation(
+    make_lake: Callable[..., Lake],
+) -> None:
+    more = ("model.neighbor_weight=1", "model.attributes=true", "gold.validation_share=0.3")
+    lake = make_lake(*SMALL, *more)
     known = []
     for planted in ([], [Event(u, 39, 10 + u) for u in range(1, 21)]):
         write_silver(lake, [*BEFORE, *planted])
@@ -123,3 +126,7 @@ def test_links_of_a_night_hold_nothing_of_the_hold_out(make_lake: Callable[..., 
         assert len(rows) == commit.rows > 0
         known.append(sorted(rows))
     assert known[0] == known[1]
+    windows = lake.read(schemas.GOLD_TRAINING_SEQUENCES)
+    own = link_neighbors(windows.where("split = 'train'"), 20, 32).collect()
+    assert sorted(row[:2] for row in own) == [row[:2] for row in known[0]]
+    assert windows.where("split = 'validation'").count() > 0

@@ -78,6 +78,7 @@ def measure_ranking() -> dict[int, float]:
 
     from recsys.config import load_settings
     from recsys.models import SequenceTransformer, TransformerConfig
+    from recsys.ranking.histories import Histories
     from recsys.score.ranker import rank_histories
 
     torch.set_num_threads(1)
@@ -89,9 +90,9 @@ def measure_ranking() -> dict[int, float]:
         ).eval()
         popularity = np.ones(items + 1, dtype=np.float32)
         histories = [dice.integers(1, items + 1, length) for _ in range(users)]
-        rank_histories(model, histories[:8], histories[:8], popularity, 20)  # warm
+        rank_histories(model, Histories(histories[:8]), histories[:8], popularity, 20)  # warm
         started = time.process_time()
-        rank_histories(model, histories, histories, popularity, 20)
+        rank_histories(model, Histories(histories), histories, popularity, 20)
         found[items] = 1000 * (time.process_time() - started) / users
     return found
 

@@ -19,7 +19,7 @@ from recsys.train.communication import Communicator
 from recsys.train.feed import FeedOptions, InMemoryFeed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory
-from recsys.train.shuffle import Rows, pack_rows
+from recsys.train.rows import Channels, Rows, pack_rows
 
 ITEMS = 40
 DAY = 86_400
@@ -69,21 +69,24 @@ def make_windows(
         schemas.ITEMS: np.where(padding, 0, items).astype(np.int32),
         schemas.CONTEXT: generator.integers(0, 3, rows).astype(np.int32),
         schemas.EVENT_TIMES: np.where(padding, 0, times).astype(np.int64),
+        schemas.EVENT_TYPES: np.where(padding, 0, 1 + items % 5).astype(np.int32),
     }
 
 
-def pack_columns(columns: dict[str, npt.NDArray[np.int64]], with_hours: bool) -> Rows:
+def pack_columns(columns: dict[str, npt.NDArray[np.int64]], channels: Channels) -> Rows:
     """The rows that a feed makes of a file's columns."""
-    times = columns[schemas.EVENT_TIMES] if with_hours else None
-    return pack_rows(columns[schemas.ITEMS], columns[schemas.CONTEXT], times)
+    times = columns[schemas.EVENT_TIMES] if channels.hours else None
+    types = columns[schemas.EVENT_TYPES] if channels.event_types else None
+    return pack_rows(columns[schemas.ITEMS], columns[schemas.CONTEXT], times, types)
 
 
 def memory_feed(contents: Windows) -> FeedFactory:
     """A feed factory for the loop that needs no Petastorm."""
-    rows = {url: pack_columns(columns, with_hours=False) for url, columns in contents.items()}
 
     def make(job: TrainingJob, communicator: Communicator) -> InMemoryFeed:
-        return InMemoryFeed(job.table, rows, feed_options(job, communicator))
+        options = feed_options(job, communicator)
+        rows = {url: pack_columns(found, options.channels) for url, found in contents.items()}
+        return InMemoryFeed(job.table, rows, options)
 
     return make
 
@@ -102,6 +105,7 @@ def feed_options(
         prefetch=settings.feed.prefetch_batches,
         recency=recency,
         batch_events=settings.train.per_rank_batch_events,
+        channels=Channels.of(settings),
     )
 
 

@@ -18,6 +18,7 @@ from recsys.benchmark.measure import PARTS, K, measure
 from recsys.benchmark.sequence_file import SequenceSet, read_attributes, read_sequences
 from recsys.bundle import load_for_scoring
 from recsys.config import Settings
+from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
@@ -102,7 +103,7 @@ def evaluate(bundle: str, parts: LeaveOneOut, part: str, num_items: int) -> dict
     everything = np.ones(num_items + 1, dtype=np.float32)
     everything[0] = 0.0
     # One more than K shows whether a tie goes on behind the list.
-    lists = rank_histories(model, histories, histories, everything, K + 1)
+    lists = rank_histories(model, Histories(histories), histories, everything, K + 1)
     return measure(lists.items, lists.scores, parts.targets(part))
 
 

@@ -33,6 +33,8 @@ class Model(Section):
     positions: Literal["learned", "rotary", "relative", "none"] = Field(
         description="how the model knows the order of events"
     )
+    time_gaps: bool = Field(description="the model knows the time between events")
+    event_types: bool = Field(description="the model knows the types of events")
     attributes: bool = Field(
         description="items share the vectors of their attributes, where there are any"
     )

@@ -36,12 +36,24 @@ def _empty_gold_of_version_1(lake: Lake) -> None:
             lake.reshape(table)
 
 
+def _empty_holdout_of_version_2(lake: Lake) -> None:
+    """Each night writes the whole table again, so the next build_gold fills it."""
+    table = schemas.GOLD_HOLDOUT
+    if lake.exists(table) and lake.read(table).columns != table.names:
+        lake.reshape(table)
+
+
 MIGRATIONS = (
     Migration(
         2,
         "gold/sequences, training_sequences, ratings and item_stats get the columns that let a "
         "night go on from the one before; the next build_gold fills them from silver",
         _empty_gold_of_version_1,
+    ),
+    Migration(
+        3,
+        "gold/holdout gets the times and types of events; the next build_gold fills it",
+        _empty_holdout_of_version_2,
     ),
 )
 

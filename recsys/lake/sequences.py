@@ -176,9 +176,9 @@ def build_holdout(merged: DataFrame, gold: Gold, horizon: Horizon) -> DataFrame:
     )
     known = with_events_before(held.where(F.size(schemas.TARGETS) > 0), horizon)
     shown = last(F.col(_WHOLE), F.lit(gold.sequence_length))
-    return known.select(
+    return known.withColumn("_shown", shown).select(
         schemas.USER_IDX,
-        shown["item"].alias(schemas.ITEMS),
+        *arrays("_shown"),
         _length(_WHOLE).alias(schemas.LENGTH),
         F.array_except(SEEN_ITEMS, schemas.TARGETS).alias(SEEN_ITEMS),
         schemas.TARGETS,

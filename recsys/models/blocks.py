@@ -1,4 +1,4 @@
-"""Parts of a sequence transformer: attention, feed-forward, gated residuals, positions.
+"""Parts of a sequence transformer: attention, feed-forward, gated residuals, positions, time.
 
 Everything is causal and works on sequences that are padded in front.
 """
@@ -12,6 +12,7 @@ from torch.nn import functional
 from recsys.models.dropout import Dropout, dropout
 
 _ROTARY_BASE = 10_000.0
+_TIME_BUCKETS = 32
 
 
 class Block(nn.Module):
@@ -114,19 +115,40 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class RelativeBias(nn.Module):
-    """What is added to the attention of one position to another, by the distance between them.
+    """What is added to the attention of one position to another: by distance, and by time.
+
+    Time between two events counts by its logarithm: the bucket of a gap of h hours is
+    2 * log2(1 + h), rounded down, 32 buckets (the last one from about five years on).
 
     Source: Zhai et al. 2024, "Actions Speak Louder than Words" (HSTU), section 3.1, "rab".
     """
 
-    def __init__(self, heads: int, max_length: int) -> None:
+    def __init__(self, heads: int, max_length: int, positions: bool, time_gaps: bool) -> None:
         super().__init__()
-        self.by_distance = nn.Parameter(torch.zeros(heads, max_length))
+        self.by_distance = nn.Parameter(torch.zeros(heads, max_length)) if positions else None
+        self.by_gap = nn.Parameter(torch.zeros(heads, _TIME_BUCKETS)) if time_gaps else None
 
-    def forward(self, length: int) -> Tensor:
-        """Float [1, heads, length, length]."""
-        places = torch.arange(length, device=self.by_distance.device)
-        return self.by_distance[:, (places[:, None] - places).clamp(min=0)][None]
+    def forward(self, length: int, hours: Tensor | None) -> Tensor:
+        """Float [1 or users, heads, length, length].
+
+        Args:
+            length: of the sequences.
+            hours: time of each event, hours since 1970, int [users, length].
+
+        Raises:
+            ValueError: times are needed and not given.
+        """
+        parts = []
+        if self.by_distance is not None:
+            places = torch.arange(length, device=self.by_distance.device)
+            parts.append(self.by_distance[:, (places[:, None] - places).clamp(min=0)][None])
+        if self.by_gap is not None:
+            if hours is None:
+                raise ValueError("a model with model.time_gaps needs the time of each event")
+            gap = (hours[:, :, None] - hours[:, None, :]).clamp(min=0).float()
+            bucket = (2.0 * torch.log2(1.0 + gap)).long().clamp(max=_TIME_BUCKETS - 1)
+            parts.append(self.by_gap[:, bucket].transpose(0, 1))
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def attention_mask(real: Tensor) -> Tensor:

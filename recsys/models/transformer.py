@@ -4,7 +4,8 @@ It began as SASRec (Kang and McAuley 2018, "Self-Attentive Sequential Recommenda
 III) with what later work settled on: layer norm before each sub-layer (Xiong et al. 2020),
 training on a softmax over the catalogue instead of one sampled negative (see ``losses``), and a
 bias for each item that starts at its popularity. Settings add gated residuals, SwiGLU, rotary or
-relative positions (see ``blocks``), and item vectors that take from each other (see ``items``).
+relative positions, the time between events and their types (see ``blocks``), and item vectors that
+take from each other (see ``items``).
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ from recsys.models.items import ItemTable
 _KIND = "transformer"
 _FORMER_KIND = "sasrec"
 _EMBEDDING_STD = 0.02
+_EVENT_TYPES = 16
 
 
-_SHAPE = ("dims", "blocks", "heads", "dropout", "feed_forward", "gated_residuals", "positions")
+_SHAPE = (
+    "dims", "blocks", "heads", "dropout", "feed_forward", "gated_residuals", "positions",
+    "time_gaps", "event_types",
+)  # fmt: skip
 
 
 class ModelSettings(Protocol):
@@ -54,6 +59,10 @@ class ModelSettings(Protocol):
     def gated_residuals(self) -> bool: ...
     @property
     def positions(self) -> str: ...
+    @property
+    def time_gaps(self) -> bool: ...
+    @property
+    def event_types(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class TransformerConfig:
         feed_forward: ``gelu`` or ``swiglu``.
         gated_residuals: what a sub-layer adds is gated by its input.
         positions: ``learned`` (added to the input), ``rotary``, ``relative`` or ``none``.
+        time_gaps: attention depends on the time between events.
+        event_types: the types of events are inputs.
         num_attributes, attribute_links: different attributes, and links from items to them.
         neighbor_links, neighbor_weight: links between items, and how much neighbours count.
     """
@@ -83,6 +94,8 @@ class TransformerConfig:
     feed_forward: str = "gelu"
     gated_residuals: bool = False
     positions: str = "learned"
+    time_gaps: bool = False
+    event_types: bool = False
     num_attributes: int = 0
     attribute_links: int = 0
     neighbor_links: int = 0
@@ -157,7 +170,12 @@ class SequenceTransformer(nn.Module):
             nn.Parameter(torch.empty(config.max_length, dims)) if learned else None
         )
         relative = config.positions == "relative"
-        self.relative_bias = RelativeBias(config.heads, config.max_length) if relative else None
+        self.relative_bias = (
+            RelativeBias(config.heads, config.max_length, relative, config.time_gaps)
+            if relative or config.time_gaps
+            else None
+        )
+        self.type_embedding = nn.Embedding(_EVENT_TYPES, dims) if config.event_types else None
         self.blocks = nn.ModuleList(
             Block(dims, config.heads, config.dropout, config.feed_forward, config.gated_residuals)
             for _ in range(config.blocks)
@@ -171,6 +189,8 @@ class SequenceTransformer(nn.Module):
         initialise(self)
         if self.position_embedding is not None:
             nn.init.normal_(self.position_embedding, std=_EMBEDDING_STD)
+        if self.type_embedding is not None:
+            nn.init.normal_(self.type_embedding.weight, std=_EMBEDDING_STD)
         self.item_embedding.reset()
 
     @torch.no_grad()
@@ -188,7 +208,13 @@ class SequenceTransformer(nn.Module):
         logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
         self.item_embedding.weight[1:, 0] = logs - logs.mean()
 
-    def forward(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        items: Tensor,
+        vectors: Tensor | None = None,
+        hours: Tensor | None = None,
+        event_types: Tensor | None = None,
+    ) -> Tensor:
         """Hidden state after each item, float [users, length, dims]; 0 at padding.
 
         A state sees its own item and earlier ones only. Of more than ``config.max_length`` items
@@ -198,14 +224,25 @@ class SequenceTransformer(nn.Module):
             items: rows of ``vectors``, int [users, length]; 0 is padding.
             vectors: of items, float [rows, dims], row 0 is padding; None takes
                 ``item_vectors()``, and ``items`` are item_idx then.
+            hours: time of each event, hours since 1970, int [users, length]; only a model with
+                ``time_gaps`` looks at it.
+            event_types: codes below 16, int [users, length]; only for ``event_types``.
+
+        Raises:
+            ValueError: the model needs times or types that are not given.
         """
         items = items[:, -self.config.max_length :]
         length, real = items.shape[1], items > 0
         x = self._embed(items, self.item_vectors() if vectors is None else vectors)
+        if self.type_embedding is not None:
+            if event_types is None:
+                raise ValueError("a model with model.event_types needs the type of each event")
+            x = x + self.type_embedding(event_types[:, -length:].long())
         x = dropout(x, self.config.dropout, self.training) * real[..., None]
         mask = attention_mask(real)
         if self.relative_bias is not None:
-            mask = self.relative_bias(length).masked_fill(~mask, -torch.inf)
+            hours = None if hours is None else hours[:, -length:]
+            mask = self.relative_bias(length, hours).masked_fill(~mask, -torch.inf)
         rotation = None
         if self.config.positions == "rotary":
             rotation = rotation_angles(length, self.config.dims // self.config.heads, items.device)
@@ -223,12 +260,18 @@ class SequenceTransformer(nn.Module):
             x = x + self.position_embedding[: items.shape[1]].flip(0)
         return x
 
-    def encode(self, items: Tensor, vectors: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        items: Tensor,
+        vectors: Tensor | None = None,
+        hours: Tensor | None = None,
+        event_types: Tensor | None = None,
+    ) -> Tensor:
         """Vector of each user, float [users, dims]: the state after the last item.
 
         A user without any item gets the zero vector, which scores all items alike.
         """
-        return self.forward(items, vectors)[:, -1]
+        return self.forward(items, vectors, hours, event_types)[:, -1]
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vector of each item, float [num_items + 1, dims]; row 0 is padding and zero.

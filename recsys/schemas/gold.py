@@ -99,6 +99,8 @@ GOLD_HOLDOUT = Table(
     (
         _USER_IDX,
         Column(ITEMS, "array<int>", "last items before the hold-out, oldest first"),
+        Column(EVENT_TYPES, "array<int>", "codes of schemas.EVENT_TYPE_CODES"),
+        Column(EVENT_TIMES, "array<bigint>", "Unix seconds, UTC"),
         Column(LENGTH, "int", "events before the hold-out"),
         Column(SEEN_ITEMS, "array<int>", "every item touched before the hold-out, ascending"),
         Column(TARGETS, "array<int>", "items first touched in the hold-out, ascending"),

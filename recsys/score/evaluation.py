@@ -16,6 +16,7 @@ from recsys.lake.baselines import Factors
 from recsys.lake.popularity import Popularity
 from recsys.lake.tables import Lake
 from recsys.ranking import metrics
+from recsys.ranking.histories import Histories
 from recsys.ranking.neighbors import Neighbors, score_by_neighbors
 from recsys.ranking.top_n import flatten, rank_items
 from recsys.score.ranker import rank_histories, rank_popular
@@ -33,13 +34,13 @@ class Cases:
 
     Attributes:
         user_idx: int [users].
-        histories: last items of each user, oldest first.
+        histories: last events of each user.
         seen: every item of each user before the hold-out.
         targets: items first touched in the hold-out.
     """
 
     user_idx: IntArray
-    histories: Sequence[IntArray]
+    histories: Histories
     seen: Sequence[IntArray]
     targets: Sequence[IntArray]
 
@@ -68,9 +69,11 @@ def load_cases(lake: Lake, holdout_version: int, evaluate: Evaluate) -> Cases:
     def lists(name: str) -> list[IntArray]:
         return [np.asarray(values, dtype=np.int64) for values in rows.column(name).to_pylist()]
 
+    events = (schemas.ITEMS, schemas.EVENT_TIMES, schemas.EVENT_TYPES)
     return Cases(
         np.array(rows.column(schemas.USER_IDX), dtype=np.int64),
-        lists(schemas.ITEMS),
+        # A night of an older version of the lake has items alone.
+        Histories(*(lists(name) for name in events if name in rows.column_names)),
         lists(schemas.SEEN_ITEMS),
         lists(schemas.TARGETS),
     )
@@ -122,7 +125,7 @@ def evaluate_item_item(
     rest = torch.from_numpy(popularity.recent) * _FAR_BELOW
     found = []
     for at in range(0, len(cases.user_idx), 1024):
-        histories = cases.histories[at : at + 1024]
+        histories = cases.histories.items[at : at + 1024]
         scores = score_by_neighbors(histories, neighbors) + rest
         scores[:, unborn] = -torch.inf
         found.append(rank_items(scores, max(CUT_OFFS), cases.seen[at : at + 1024]).items.numpy())

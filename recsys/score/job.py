@@ -11,14 +11,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from pyspark import SparkFiles
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
+from recsys.ranking.histories import Histories
 from recsys.score.pack import load_pack, write_pack
-from recsys.score.ranker import MODEL_REASON, POPULAR_REASON, Lists, rank_histories
+from recsys.score.ranker import (
+    MODEL_REASON,
+    POPULAR_REASON,
+    Lists,
+    rank_histories,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def score_users(
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
             .repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .select(schemas.USER_ID, schemas.ITEMS, schemas.SEEN_ITEMS)
+            .select(schemas.USER_ID, *_EVENTS, schemas.SEEN_ITEMS)
             .mapInArrow(_Scorer(name, settings.score.n), _LIST_DDL)
             .withColumn(schemas.RUN_DATE, F.lit(run_date))
             .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
@@ -68,16 +74,20 @@ def all_users(lake: Lake, versions: Versions, run_date: date) -> DataFrame:
         (F.col(schemas.INGEST_DATE) <= F.lit(run_date)) & F.col(schemas.FIRST_SEEN).isNotNull()
     )
     sequences = lake.read(schemas.GOLD_SEQUENCES, versions.sequences).drop(schemas.USER_ID)
-    none = F.array().cast("array<int>")
+    types = {column.name: column.type for column in schemas.GOLD_SEQUENCES.columns}
+
+    def list_of(name: str) -> Column:
+        return F.coalesce(F.col(name), F.array().cast(types[name])).alias(name)
+
     return users.join(sequences, schemas.USER_IDX, "left").select(
         schemas.USER_ID,
         schemas.USER_IDX,
         F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
-        F.coalesce(F.col(schemas.ITEMS), none).alias(schemas.ITEMS),
-        F.coalesce(F.col(schemas.SEEN_ITEMS), none).alias(schemas.SEEN_ITEMS),
+        *map(list_of, (*_EVENTS, schemas.SEEN_ITEMS)),
     )
 
 
+_EVENTS = (schemas.ITEMS, schemas.EVENT_TIMES, schemas.EVENT_TYPES)
 _TYPES = {c.name: c.type for c in schemas.GOLD_TOP_N.columns}
 _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
@@ -95,7 +105,7 @@ class _Scorer:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pack = load_pack(SparkFiles.get(self.pack))
         for batch in batches:
-            histories = _rows(batch.column(schemas.ITEMS))
+            histories = Histories(*(_rows(batch.column(name)) for name in _EVENTS))
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
             lists = rank_histories(pack.model, histories, seen, pack.popularity, self.n)
             column = to_arrow(lists, pack.item_ids)

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.ranking.top_n import rank_items
+from recsys.ranking.histories import Histories, pad_histories
+from recsys.ranking.top_n import IntArray, rank_items
 
 MODEL_REASON = "model"
 POPULAR_REASON = "popular"
 
 _SCORES_AT_ONCE = 32_000_000
-IntArray = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Lists:
 
 def rank_histories(
     model: torch.nn.Module,
-    histories: Sequence[IntArray],
+    histories: Histories,
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
@@ -44,15 +44,15 @@ def rank_histories(
 
     Args:
         model: knows ``num_items`` items and takes its last ``max_length`` of a history.
-        histories: item_idx of each user, oldest first; items newer than the model are skipped,
-            and a user without a known item gets the fallback alone.
+        histories: events of each user, with what the model looks at; items newer than the model
+            are skipped, and a user without a known item gets the fallback alone.
         seen: item_idx that must not be recommended to each user.
         popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
         n: length of the lists.
     """
     size = max(1, _SCORES_AT_ONCE // len(popularity))
     parts = [
-        _rank(model, histories[at : at + size], seen[at : at + size], popularity, n)
+        _rank(model, histories.part(slice(at, at + size)), seen[at : at + size], popularity, n)
         for at in range(0, len(histories), size)
     ]
     if not parts:
@@ -67,17 +67,18 @@ def rank_histories(
 
 def _rank(
     model: torch.nn.Module,
-    histories: Sequence[IntArray],
+    histories: Histories,
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
 ) -> Lists:
     num_items = int(model.config.num_items)  # type: ignore[union-attr, arg-type]
-    inputs, known = pad_histories(histories, num_items, int(model.config.max_length))  # type: ignore[union-attr, arg-type]
+    inputs = pad_histories(histories, num_items, int(model.config.max_length))  # type: ignore[union-attr, arg-type]
     with torch.inference_mode():
         vectors = model.item_vectors()  # type: ignore[operator]
-        scores = model.encode(torch.from_numpy(inputs).to(vectors.device)) @ vectors.T  # type: ignore[operator]
-        scores[torch.from_numpy(~known)] = -torch.inf
+        given = {name: torch.from_numpy(part).to(vectors.device) for name, part in inputs.items()}
+        scores = model.encode(**given, vectors=vectors) @ vectors.T  # type: ignore[operator]
+        scores[~(given["items"] > 0).any(dim=1)] = -torch.inf
         candidates = popularity[: num_items + 1] > 0
         scores[:, : len(candidates)][:, torch.from_numpy(~candidates)] = -torch.inf
         scores[:, len(candidates) :] = -torch.inf
@@ -109,21 +110,3 @@ def rank_popular(popularity: npt.NDArray[np.float32], seen: Sequence[IntArray], 
     best = rank_items(weights, n, seen)
     items = best.items.numpy()
     return Lists(items, best.scores.numpy(), np.zeros(items.shape, dtype=bool))
-
-
-def pad_histories(
-    histories: Sequence[IntArray], num_items: int, max_length: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Left-pad the last ``max_length`` known items of each history.
-
-    Returns:
-        int64 [users, longest] (at least one column) and bool [users]: is any item known?
-    """
-    kept = [np.asarray(h, dtype=np.int64) for h in histories]
-    kept = [h[(h > 0) & (h <= num_items)][-max_length:] for h in kept]
-    width = max([1, *map(len, kept)])
-    inputs = np.zeros((len(kept), width), dtype=np.int64)
-    for row, history in zip(inputs, kept, strict=True):
-        if len(history):
-            row[-len(history) :] = history
-    return inputs, np.array([len(h) > 0 for h in kept], dtype=bool)

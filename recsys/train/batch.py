@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.train.shuffle import Rows
+from recsys.train.rows import Channels, Rows
 
 _HOURS_A_DAY = 24
 _MOST_HALVINGS = 20.0
@@ -46,27 +48,34 @@ class Batch:
         positions: int64 [targets], flat indices into [rows, length - 1]: real inputs whose next
             item is a target. Found here, on the CPU, so that a GPU need not wait.
         weights: float32 [rows, length], what each item is worth as a target; None: all the same.
+        hours: int32 [rows, length], times of the events, for models that look at them.
+        event_types: int32 [rows, length], their types, likewise.
     """
 
     items: Tensor
     positions: Tensor
     weights: Tensor | None = None
+    hours: Tensor | None = None
+    event_types: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; from pinned memory the copy does not block."""
         if device.type == "cpu":
             return self
-        weights = self.weights
-        return Batch(
-            self.items.to(device, non_blocking=True),
-            self.positions.to(device, non_blocking=True),
-            None if weights is None else weights.to(device, non_blocking=True),
-        )
+        return self._each(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch in memory that a GPU copies from while the CPU goes on."""
-        weights = None if self.weights is None else self.weights.pin_memory()
-        return Batch(self.items.pin_memory(), self.positions.pin_memory(), weights)
+        return self._each(lambda part: part.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Batch(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
+
+    def inputs(self) -> dict[str, Tensor | None]:
+        """What a model gets of the events besides their items, all but each row's last."""
+        both = {"hours": self.hours, "event_types": self.event_types}
+        return {name: None if part is None else part[:, :-1] for name, part in both.items()}
 
     def choose_targets(self, horizon: int) -> tuple[Tensor, Tensor | None]:
         """Targets int64 [targets] and their weights float32 [targets] (None: all the same).
@@ -90,13 +99,25 @@ class Batch:
         return targets, self.weights.flatten().index_select(0, chosen)
 
 
-def make_batch(rows: Rows, recency: Recency | None) -> Batch:
-    """A batch from rows (with hours where ``recency`` is given)."""
-    length = rows.shape[1] if recency is None else rows.shape[1] // 2
-    items = rows[:, :length]
+def make_batch(rows: Rows, recency: Recency | None, channels: Channels | None = None) -> Batch:
+    """A batch from rows.
+
+    Args:
+        rows: what ``channels`` says.
+        recency: weighs targets; needs hours.
+        channels: None is hours where ``recency`` is given, and nothing else.
+    """
+    channels = channels or Channels(hours=recency is not None)
+    items, hours, event_types = channels.split(rows)
     real = (items[:, :-1] != 0) & (items[:, 1:] > 0)
+    weights = None
+    if recency is not None:
+        assert hours is not None, "recency without hours"
+        weights = torch.from_numpy(recency.weigh(hours))
     return Batch(
         torch.from_numpy(np.abs(items).astype(np.int64)),
         torch.from_numpy(np.flatnonzero(real)),
-        None if recency is None else torch.from_numpy(recency.weigh(rows[:, length:])),
+        weights,
+        None if hours is None else torch.from_numpy(np.ascontiguousarray(hours)),
+        None if event_types is None else torch.from_numpy(np.ascontiguousarray(event_types)),
     )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +16,8 @@ from recsys.errors import TrainingError
 from recsys.schemas import TRAIN_SPLIT, VALIDATION_SPLIT, DataFile, PinnedTable
 from recsys.train.batch import Batch, Recency, make_batch
 from recsys.train.plan import EpochPlan, generator, plan_epoch, rows_of_batch
-from recsys.train.shuffle import Rows, ShuffleBuffer
+from recsys.train.rows import Channels, Rows
+from recsys.train.shuffle import ShuffleBuffer
 
 ReadRowGroups = Callable[[Sequence[DataFile]], Generator[Rows, None, None]]
 _POLL_SECONDS = 0.05
@@ -32,8 +33,9 @@ class FeedOptions:
         batch_size, batch_events: see ``plan.rows_of_batch``.
         shuffle_rows: rows held to shuffle.
         prefetch: batches made ahead of the model.
-        recency: weighs targets by age; rows then hold hours (see ``shuffle.Rows``).
+        recency: weighs targets by age; needs hours among the channels.
         pin_memory: for a GPU.
+        channels: what rows hold of each event.
     """
 
     seed: int
@@ -45,11 +47,7 @@ class FeedOptions:
     recency: Recency | None = None
     pin_memory: bool = False
     batch_events: int | None = None
-
-    @property
-    def channels(self) -> int:
-        """Numbers that rows hold of each event."""
-        return 1 if self.recency is None else 2
+    channels: Channels = field(default_factory=Channels)
 
 
 class Feed(Protocol):
@@ -94,7 +92,9 @@ class RowGroupFeed:
 
     def _stream(self, rows: Iterator[Rows]) -> BatchStream:
         options = self._options
-        return BatchStream(rows, options.prefetch, options.recency, options.pin_memory)
+        return BatchStream(
+            rows, options.prefetch, options.recency, options.pin_memory, options.channels
+        )
 
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
@@ -115,7 +115,7 @@ class RowGroupFeed:
             choose_bucket=generator(options.seed, epoch, "bucket"),
             choose_rows=generator(options.seed, epoch, "rows", options.rank),
             batch_events=options.batch_events,
-            channels=options.channels,
+            channels=options.channels.size,
         )
         made = 0
         with closing(self._read(plan.files)) as row_groups:
@@ -125,7 +125,7 @@ class RowGroupFeed:
                     yield rows
         if made != plan.batches:
             raise TrainingError(f"epoch {epoch} gave {made} batches, {plan.batches} were planned")
-        width = plan.files[0].bucket * options.channels
+        width = plan.files[0].bucket * options.channels.size
         for _ in range(max(made, skip), plan.steps):
             yield np.zeros((0, width), dtype=np.int32)
 
@@ -135,7 +135,7 @@ class RowGroupFeed:
         options = self._options
         with closing(self._read(files)) as row_groups:
             for rows in row_groups:
-                bucket = rows.shape[1] // options.channels
+                bucket = rows.shape[1] // options.channels.size
                 size = rows_of_batch(bucket, options.batch_size, options.batch_events)
                 for start in range(0, len(rows), size):
                     yield rows[start : start + size]
@@ -153,9 +153,8 @@ def petastorm_feed(
     """
     from recsys.train.petastorm_reader import read_row_groups
 
-    with_hours = options.recency is not None
     return RowGroupFeed(
-        table, lambda files: read_row_groups(files, workers, with_hours, store), options
+        table, lambda files: read_row_groups(files, workers, options.channels, store), options
     )
 
 
@@ -164,7 +163,7 @@ class InMemoryFeed(RowGroupFeed):
 
     Args:
         table: its urls are only keys here.
-        rows: url to its rows (with hours where ``options.recency`` is given).
+        rows: url to its rows, which hold what ``options.channels`` says.
         options: as for Petastorm.
     """
 
@@ -185,8 +184,10 @@ class BatchStream:
         prefetch: int,
         recency: Recency | None = None,
         pin_memory: bool = False,
+        channels: Channels | None = None,
     ) -> None:
         self._rows, self._recency, self._pin_memory = rows, recency, pin_memory
+        self._channels = channels
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self.waited_seconds = 0.0
@@ -221,7 +222,7 @@ class BatchStream:
     def _produce(self) -> None:
         try:
             for rows in self._rows:
-                batch = make_batch(rows, self._recency)
+                batch = make_batch(rows, self._recency, self._channels)
                 if not self._put(batch.pin_memory() if self._pin_memory else batch):
                     break
             self._put(None)

@@ -132,7 +132,7 @@ class Objective:
 
 def _states(model: SequenceTransformer, batch: Batch, items: Tensor, vectors: Tensor) -> Tensor:
     """Hidden states float [positions, dims] at the positions that have a target."""
-    hidden: Tensor = model(items[:, :-1], vectors=vectors)
+    hidden: Tensor = model(items[:, :-1], vectors, **batch.inputs())
     return hidden.flatten(0, 1).index_select(0, batch.positions)
 
 

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from recsys.errors import TrainingError
-from recsys.schemas import CONTEXT, EVENT_TIMES, ITEMS, DataFile
+from recsys.schemas import CONTEXT, DataFile
 from recsys.train.object_store import as_path, find_store
-from recsys.train.shuffle import Rows, pack_rows
+from recsys.train.rows import Channels, Rows, pack_rows
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -38,7 +38,7 @@ logging.getLogger("petastorm").setLevel(logging.WARNING)
 def read_row_groups(
     files: Sequence[DataFile],
     workers: int,
-    with_hours: bool,
+    channels: Channels,
     store: Mapping[str, str] | None = None,
 ) -> Generator[Rows, None, None]:
     """The windows of each file, int32 [rows, width], in the order of ``files`` (see ``Rows``).
@@ -46,14 +46,14 @@ def read_row_groups(
     Args:
         files: one row group each; ``file://``, ``hdfs://`` or ``s3a://``, percent-encoded.
         workers: reading threads.
-        with_hours: read the events' times too.
+        channels: what is read of each event.
         store: of s3a:// files: ``endpoint`` and ``region`` where they are not Amazon's defaults.
 
     Raises:
         TrainingError: a file is missing or unreadable, or does not hold what the plan says.
     """
     workers = min(workers, len(files))
-    columns = [ITEMS, EVENT_TIMES, CONTEXT] if with_hours else [ITEMS, CONTEXT]
+    columns = [*channels.columns, CONTEXT]
     readers: list[Any] = []
     # Petastorm calls deprecated pyarrow functions for every row group it touches. The filter is
     # global and stays: its own threads would lose a temporary one.
@@ -64,7 +64,7 @@ def read_row_groups(
             _open(files[worker::workers], columns, store or {}) for worker in range(workers)
         ]
         for position, file in enumerate(files):
-            yield _next_rows(readers[position % workers], file, columns)
+            yield _next_rows(readers[position % workers], file, columns, channels)
     finally:
         for reader in readers:
             reader.stop()
@@ -98,7 +98,7 @@ def _open(files: Sequence[DataFile], columns: Sequence[str], store: Mapping[str,
         ) from error
 
 
-def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
+def _next_rows(reader: Any, file: DataFile, columns: Sequence[str], channels: Channels) -> Rows:
     try:
         try:
             found = next(reader)
@@ -109,7 +109,8 @@ def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
             found = next(reader)
         arrays = [np.asarray(getattr(found, column)) for column in columns]
     except StopIteration:
-        arrays = [np.zeros((0, file.bucket), dtype=np.int32), np.zeros(0, dtype=np.int32)]
+        nothing = np.zeros((0, file.bucket), dtype=np.int32)
+        arrays = [nothing] * channels.size + [np.zeros(0, dtype=np.int32)]
     except Exception as error:
         raise TrainingError(
             f"a training file can't be read: {error}", where=file.url, do=_DAMAGED
@@ -123,4 +124,6 @@ def _next_rows(reader: Any, file: DataFile, columns: Sequence[str]) -> Rows:
             where=file.url,
             do=_DAMAGED,
         )
-    return pack_rows(arrays[0], context, arrays[1] if len(arrays) > 1 else None)
+    items, *others = arrays
+    event_times = others.pop(0) if channels.hours else None
+    return pack_rows(items, context, event_times, others.pop(0) if channels.event_types else None)

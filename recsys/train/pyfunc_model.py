@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from recsys.bundle import load_bundle
-from recsys.ranking.top_n import IntArray, rank_items
+from recsys.ranking.histories import Histories, pad_histories
+from recsys.ranking.top_n import rank_items
 
 MODEL_NAME = "model"
 _DEFAULT_N = 10
@@ -42,25 +42,23 @@ class RankingModel(PythonModel):
 
         Args:
             context: of MLflow.
-            model_input: column ``items``, a history of item_idx, oldest first.
+            model_input: column ``items``, a history of item_idx, oldest first; for a model that
+                looks at them ``event_times`` (Unix seconds) and ``event_types`` (codes) too.
             params: ``n``, the length of the lists.
         """
-        histories = [np.asarray(items, dtype=np.int64) for items in model_input["items"]]
-        padded = pad_histories(histories, self.info.max_length)
-        padded[padded > self.info.num_items] = 0
+        columns = ("items", "event_times", "event_types")
+        given = {
+            name: [np.asarray(values, dtype=np.int64) for values in model_input[name]]
+            for name in columns
+            if name in model_input
+        }
+        inputs = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)
         with torch.no_grad():
-            scores = self.model.encode(torch.from_numpy(padded)) @ self.model.item_vectors().T
-        ranked = rank_items(scores, int((params or {}).get("n", _DEFAULT_N)), histories)
+            vectors = self.model.item_vectors()
+            tensors = {name: torch.from_numpy(part) for name, part in inputs.items()}
+            scores = self.model.encode(**tensors, vectors=vectors) @ vectors.T
+        ranked = rank_items(scores, int((params or {}).get("n", _DEFAULT_N)), given["items"])
         return pd.DataFrame({"items": ranked.items.tolist(), "scores": ranked.scores.tolist()})
-
-
-def pad_histories(histories: Sequence[IntArray], length: int) -> IntArray:
-    """The last ``length`` items of each history, int64 [histories, length], zeros in front."""
-    padded = np.zeros((len(histories), length), dtype=np.int64)
-    for row, items in zip(padded, histories, strict=True):
-        if len(items):
-            row[-min(length, len(items)) :] = items[-length:]
-    return padded
 
 
 def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:
@@ -69,7 +67,13 @@ def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:
     MLflow shows the run's metrics of ``step`` with it.
     """
     signature = ModelSignature(
-        inputs=Schema([ColSpec(Array(DataType.long), "items")]),
+        inputs=Schema(
+            [
+                ColSpec(Array(DataType.long), "items"),
+                ColSpec(Array(DataType.long), "event_times", required=False),
+                ColSpec(Array(DataType.long), "event_types", required=False),
+            ]
+        ),
         outputs=Schema(
             [ColSpec(Array(DataType.long), "items"), ColSpec(Array(DataType.float), "scores")]
         ),

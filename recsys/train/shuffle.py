@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.train.plan import rows_of_batch
-
-Rows = npt.NDArray[np.int32]
-"""Windows of one padded length: items int32 [rows, length], or, where the age of events matters,
-[rows, 2 * length]: first the items, then each event's time in hours since 1970 (UTC). A negative
-item is the input -item, but no target: an older window has it as one."""
-
-_SECONDS_AN_HOUR = 3600
-
-
-def pack_rows(
-    items: npt.NDArray[Any], context: npt.NDArray[Any], event_times: npt.NDArray[Any] | None
-) -> Rows:
-    """Rows of a feed.
-
-    Args:
-        items: [rows, length], zeros in front.
-        context: [rows], how many of each row's first items are no targets.
-        event_times: Unix seconds [rows, length]; ``None``: rows without hours.
-    """
-    length = items.shape[1]
-    first_target = length - np.count_nonzero(items, axis=1) + context
-    signed = np.where(np.arange(length) < first_target[:, None], -items, items)
-    parts = [signed] if event_times is None else [signed, event_times // _SECONDS_AN_HOUR]
-    return np.concatenate(parts, axis=1).astype(np.int32, copy=False)
+from recsys.train.rows import Rows
 
 
 class ShuffleBuffer:

@@ -39,7 +39,8 @@ def validate(
         batch = made.to(device)
         if not len(batch.positions):
             continue
-        hidden = model(batch.items[:, :-1]).flatten(0, 1).index_select(0, batch.positions)
+        hidden = model(batch.items[:, :-1], vectors, **batch.inputs())
+        hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
         targets = batch.items[:, 1:].flatten()[batch.positions]
         step = chunk_positions(len(vectors), device)
         for start in range(0, len(targets), step):

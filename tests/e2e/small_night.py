@@ -18,7 +18,15 @@ SETTINGS = {
     "spark": {"master": "local[2]", "shuffle_partitions": 2, "driver_memory": "1g"},
     "generate": {"events": 4000, "users": 80, "items": 60, "days": 4, "categories": 6},
     "gold": {"sequence_length": 16, "length_buckets": [4, 16], "min_row_groups": 8},
-    "model": {"dims": 16, "blocks": 1},
+    "model": {
+        "dims": 16,
+        "blocks": 1,
+        # All that a night can tell a model, so that each step hands it on.
+        "time_gaps": True,
+        "event_types": True,
+        "attributes": True,
+        "neighbor_weight": 1.0,
+    },
     "train": {"max_epochs": 2, "per_rank_batch_size": 16},
     "evaluate": {"als": {"rank": 4, "iterations": 2}, "min_history_events": 1},
     "score": {"partitions": 2, "n": 10},

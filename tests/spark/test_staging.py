@@ -13,6 +13,7 @@ from recsys.errors import LakeError
 from recsys.lake.staging import stage_files
 from recsys.train.job import TrainingJob
 from recsys.train.petastorm_reader import read_row_groups
+from recsys.train.rows import Channels
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.spark
@@ -33,7 +34,7 @@ def test_the_copies_read_as_the_files_do(spark: Any, job: TrainingJob, tmp_path:
     staged = job.moved(stage_files(spark, job.urls, folder))
     assert len(list(folder.iterdir())) == len(job.urls) == 5
     assert all(url.startswith(folder.as_uri()) for url in staged.urls)
-    read = [list(read_row_groups(j.table.files, 1, with_hours=True)) for j in (job, staged)]
+    read = [list(read_row_groups(j.table.files, 1, Channels(hours=True))) for j in (job, staged)]
     assert Path(staged.links["neighbor"][0].removeprefix("file://")).read_bytes() == b"links"
     assert [np.array_equal(*pair) for pair in zip(*read, strict=True)] == [True] * 4
 

@@ -18,6 +18,7 @@ from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Batch, Recency
 from recsys.train.feed import BatchStream, FeedOptions, InMemoryFeed, RowGroupFeed, petastorm_feed
+from recsys.train.rows import Channels
 from tests.training_tables import Windows, make_table, pack_columns
 
 pytestmark = pytest.mark.torch
@@ -72,9 +73,9 @@ def test_each_row_once_an_epoch_over_all_ranks(
 def test_petastorm_and_memory_give_the_same_batches(
     table: tuple[PinnedTable, Windows], workers: int, recency: Recency | None
 ) -> None:
-    options = dataclasses.replace(OPTIONS, recency=recency)
-    with_hours = recency is not None
-    rows = {url: pack_columns(columns, with_hours) for url, columns in table[1].items()}
+    channels = Channels(hours=recency is not None, event_types=workers == 3)
+    options = dataclasses.replace(OPTIONS, recency=recency, channels=channels)
+    rows = {url: pack_columns(columns, channels) for url, columns in table[1].items()}
     twin = InMemoryFeed(table[0], rows, options)
     feed = petastorm_feed(table[0], options, workers)
     for epoch in range(2):
@@ -82,7 +83,13 @@ def test_petastorm_and_memory_give_the_same_batches(
         for batch, other in zip(first, second, strict=True):
             assert torch.equal(batch.items, other.items)
             assert torch.equal(batch.positions, other.positions)
-            assert (batch.weights is None) == (recency is None)
+            assert (batch.weights is None) == (recency is None) == (batch.hours is None)
+            if batch.hours is not None and other.hours is not None:
+                assert torch.equal(batch.hours, other.hours)
+            assert (batch.event_types is None) == (not channels.event_types)
+            if batch.event_types is not None:
+                expected = 1 + batch.items % 5  # as the tables are made
+                assert torch.equal(batch.event_types.long(), expected.where(batch.items > 0, 0))
             if batch.weights is not None and other.weights is not None:
                 assert torch.equal(batch.weights, other.weights)
                 assert (batch.weights[batch.items > 0] > 0.04).all()  # 30 days are 4.3 halvings

@@ -8,6 +8,7 @@ from recsys.errors import TrainingError
 from recsys.schemas import DataFile
 from recsys.train.object_store import as_path, find_store
 from recsys.train.petastorm_reader import read_row_groups
+from recsys.train.rows import Channels
 
 pytestmark = pytest.mark.torch
 
@@ -31,5 +32,5 @@ def test_hdfs_without_its_native_client_says_how_to_train_from_it(
     monkeypatch.delenv("HADOOP_HOME", raising=False)
     file = DataFile("hdfs://127.0.0.1:9/lake/a.parquet", "train", 9, 5)
     with pytest.raises(TrainingError, match="hdfs") as caught:
-        next(read_row_groups([file], 1, with_hours=False))
+        next(read_row_groups([file], 1, Channels()))
     assert "feed.stage_dir" in str(caught.value)

@@ -32,6 +32,35 @@ def model(request: pytest.FixtureRequest) -> SequenceTransformer:
     return model
 
 
+def test_a_model_of_times_and_types_needs_them_and_looks_back_alone() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, time_gaps=True, event_types=True, positions="none")
+    model = build_model(config).eval()
+    assert model.relative_bias is not None
+    torch.nn.init.normal_(model.relative_bias.by_gap)
+    items = torch.randint(1, 41, (3, 6))
+    hours, types = torch.randint(0, 900, (3, 6)).sort(dim=1).values, torch.randint(1, 6, (3, 6))
+    with pytest.raises(ValueError, match="time of each event"):
+        model(items, event_types=types)
+    with pytest.raises(ValueError, match="type of each event"):
+        model(items, hours=hours)
+    found = model(items, hours=hours, event_types=types)
+    padding = torch.zeros(3, 4, dtype=torch.int64)
+    padded = [torch.cat([padding, part], dim=1) for part in (items, hours, types)]
+    again = model(padded[0], hours=padded[1], event_types=padded[2])
+    torch.testing.assert_close(again[:, 4:], found)
+    # Only the time between events counts, and what comes later changes nothing.
+    torch.testing.assert_close(model(items, hours=hours + 5000, event_types=types), found)
+    for changed in ({"hours": hours * 40}, {"event_types": types % 5 + 1}):
+        other = model(items, **{"hours": hours, "event_types": types, **changed})
+        assert not torch.allclose(other[:, -1], found[:, -1])
+    later = hours.clone()
+    later[:, -1] += 500
+    other = model(items, hours=later, event_types=types)
+    torch.testing.assert_close(other[:, :-1], found[:, :-1])
+    assert not torch.allclose(other[:, -1], found[:, -1])
+
+
 def test_later_items_do_not_change_earlier_states(model: SequenceTransformer) -> None:
     items = torch.randint(1, 41, (3, 10))
     changed = items.clone()

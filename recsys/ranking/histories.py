@@ -1,0 +1,68 @@
+"""What users did, as models take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.ranking.top_n import IntArray
+
+_SECONDS_AN_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Events of users, oldest first: an array a user of each.
+
+    Attributes:
+        items: item_idx.
+        event_times: Unix seconds; None where no model needs them.
+        event_types: codes; None where no model needs them.
+    """
+
+    items: Sequence[IntArray]
+    event_times: Sequence[IntArray] | None = None
+    event_types: Sequence[IntArray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, at: slice) -> Histories:
+        """Some of the users."""
+        times, types = self.event_times, self.event_types
+        return Histories(
+            self.items[at],
+            None if times is None else times[at],
+            None if types is None else types[at],
+        )
+
+
+def pad_histories(
+    histories: Histories, num_items: int, max_length: int
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Left-pad the last ``max_length`` events with known items of each history.
+
+    Returns:
+        What ``encode`` of a model takes by name, int64 [users, longest] (at least one column):
+        ``items``, and ``hours`` and ``event_types`` where there are any.
+    """
+    items = [np.asarray(h, dtype=np.int64) for h in histories.items]
+    known = [np.flatnonzero((h > 0) & (h <= num_items))[-max_length:] for h in items]
+    width = max([1, *map(len, known)])
+
+    def pad(lists: Sequence[IntArray]) -> npt.NDArray[np.int64]:
+        padded = np.zeros((len(lists), width), dtype=np.int64)
+        for row, values, places in zip(padded, lists, known, strict=True):
+            if len(places):
+                row[-len(places) :] = np.asarray(values)[places]
+        return padded
+
+    inputs = {"items": pad(items)}
+    if histories.event_times is not None:
+        inputs["hours"] = pad(histories.event_times) // _SECONDS_AN_HOUR
+    if histories.event_types is not None:
+        inputs["event_types"] = pad(histories.event_types)
+    return inputs

@@ -25,7 +25,7 @@ class Block(nn.Module):
         feed_forward: ``gelu`` or ``swiglu`` (Shazeer 2020, "GLU Variants", equation 6), both
             four times as wide inside as ``dims``.
         gated: what a sub-layer adds is multiplied by sigmoid(linear(x)), as in LiGR (Borisyuk et
-            al. 2024, "LiGR", section 3).
+            al. 2025, "From Features to Transformers", arXiv 2502.03417).
     """
 
     def __init__(

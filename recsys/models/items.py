@@ -102,53 +102,37 @@ class ItemTable(nn.Module):
             return self._compose(items)
 
     def _compose(self, items: Tensor | None) -> Tensor:
-        vectors = self._own(items) if items is not None else self._own_of_all()
+        vectors = self._own(items)
         if not len(self.get_buffer("neighbor_columns")):
             return vectors
         if items is None:
             around = _Propagate.apply(vectors, self._matrix(), self._matrix_transposed())
         else:
-            near, rows, weights = self._links_of("neighbor", items)
+            near, offsets, weights = self._links_of("neighbor", items)
             needed, places = near.unique(return_inverse=True)
-            around = torch.zeros_like(vectors)
-            own = self._own(needed).index_select(0, places) * weights[:, None]
-            around = around.index_add(0, rows, own)
+            around = _sum_rows(self._own(needed), places, offsets, weights)
         smoothed = vectors + self.neighbor_weight * around
         return torch.cat([vectors[:, :1], smoothed[:, 1:]], dim=1)
 
-    def _own_of_all(self) -> Tensor:
-        if self.attribute_embedding is None:
-            return self.weight
-        shared = functional.embedding_bag(
-            self.get_buffer("attribute_columns"),
-            self.attribute_embedding,
-            self.get_buffer("attribute_offsets"),
-            mode="sum",
-            per_sample_weights=self.get_buffer("attribute_weights"),
-            include_last_offset=True,
-        )
-        return self.weight + shared
-
-    def _own(self, items: Tensor) -> Tensor:
-        vectors = functional.embedding(items, self.weight)
+    def _own(self, items: Tensor | None) -> Tensor:
+        """Without neighbours."""
+        vectors = self.weight if items is None else functional.embedding(items, self.weight)
         if self.attribute_embedding is None:
             return vectors
-        columns, rows, weights = self._links_of("attribute", items)
-        shared = functional.embedding(columns, self.attribute_embedding) * weights[:, None]
-        return vectors.index_add(0, rows, shared)
+        columns, offsets, weights = self._links_of("attribute", items)
+        return vectors + _sum_rows(self.attribute_embedding, columns, offsets, weights)
 
-    def _links_of(self, name: str, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Columns, place in ``items``, and weights of the links of ``items``."""
+    def _links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns, offsets and weights of the links of ``items``, or of all items."""
         offsets = self.get_buffer(f"{name}_offsets")
-        first, counts = offsets[items], offsets[items + 1] - offsets[items]
-        rows = torch.repeat_interleave(torch.arange(len(items), device=items.device), counts)
-        before = torch.cumsum(counts, 0) - counts
-        at = torch.arange(len(rows), device=items.device) - before[rows] + first[rows]
-        return (
-            self.get_buffer(f"{name}_columns")[at],
-            rows,
-            self.get_buffer(f"{name}_weights")[at],
-        )
+        columns, weights = self.get_buffer(f"{name}_columns"), self.get_buffer(f"{name}_weights")
+        if items is None:
+            return columns, offsets, weights
+        counts = offsets[items + 1] - offsets[items]
+        own = functional.pad(counts.cumsum(0), (1, 0))
+        moved = torch.repeat_interleave(offsets[items] - own[:-1], counts)
+        at = moved + torch.arange(len(moved), device=items.device)
+        return columns[at], own, weights[at]
 
     def _matrix(self) -> Tensor:
         offsets = self.get_buffer("neighbor_offsets")
@@ -161,6 +145,13 @@ class ItemTable(nn.Module):
         if self._transposed is None or self._transposed.device != self.weight.device:
             self._transposed = self._matrix().to_sparse_coo().t().coalesce().to_sparse_csr()
         return self._transposed
+
+
+def _sum_rows(table: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of rows, float [len(offsets) - 1, dims]; in a fixed order, on a GPU too."""
+    return functional.embedding_bag(
+        columns, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
 
 
 class _Propagate(torch.autograd.Function):

@@ -92,8 +92,7 @@ class _FullSoftmax(torch.autograd.Function):
                 part = slice(start, start + positions_at_once)
                 wanted = targets[part, None]
                 logits = exclude(states[part] @ items.T, wanted, excluded, part)
-                losses, shares, sums = _measure(logits, wanted)
-                worth = sums.reciprocal()
+                losses, shares, worth = _measure(logits, wanted)
                 if weights is not None:
                     losses, worth = losses * weights[part, None], worth * weights[part, None]
                 total += losses.sum()
@@ -125,7 +124,11 @@ def _subtract_targets(
         own, states = own * weights[:, None], states * weights[:, None]
     by_state, by_item = gradients
     by_state.sub_(own)
-    by_item.index_add_(0, targets, states.to(by_item.dtype), alpha=-1)
+    if by_item.device.type == "cpu":
+        by_item.index_add_(0, targets, states.to(by_item.dtype), alpha=-1)
+    else:  # whose index_add_ adds repeated rows up in any order
+        rows = len(by_item)
+        by_item.sub_(torch.ops.aten.embedding_dense_backward(states, targets, rows, -1, False))
 
 
 def exclude(logits: Tensor, wanted: Tensor, excluded: Excluded | None, part: slice) -> Tensor:
@@ -156,25 +159,28 @@ def fill(logits: Tensor, columns: Tensor) -> None:
 
 
 def _measure(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, and the softmax before it is divided by its sums.
+    """Cross-entropy, and the softmax as a product of two factors.
 
-    Passes over the logits are what costs, so they are few, in place, and in the products' type.
+    Passes over the logits are what costs, so they are few, in place, and in the products' type,
+    and none is spent on dividing by the sums. (float16 can not hold those of a large catalogue.)
 
     Args:
         logits: [positions, columns], overwritten.
         wanted: column of each target, int64 [positions, 1].
 
     Returns:
-        losses float32 [positions, 1]; exp(logit - highest) [positions, columns]; its sums
-        float32 [positions, 1].
+        losses float32 [positions, 1]; shares [positions, columns] and worth float32
+        [positions, 1], whose product is the softmax.
     """
+    if logits.dtype == torch.float16:
+        logs = torch.log_softmax(logits, dim=1, dtype=torch.float32)
+        return -logs.gather(1, wanted), logs.exp().to(logits.dtype), torch.ones_like(logs[:, :1])
     own = logits.gather(1, wanted).float()
     highest = logits.amax(dim=1, keepdim=True)
     shares = logits.sub_(highest).exp_()
-    # Added up in float32, then rounded to the products' type; asked for in float32, torch would
-    # copy the matrix to it.
+    # torch adds up in float32 and rounds the result; asked for float32, it would copy the matrix.
     sums = shares.sum(dim=1, keepdim=True).float()
-    return sums.log() + highest.float() - own, shares, sums
+    return sums.log() + highest.float() - own, shares, sums.reciprocal()
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:

@@ -115,7 +115,7 @@ def sampled_binary_loss(
 
 
 def calibrate(share: float, calibration: float) -> float:
-    """The power of gBCE: a (t (1 - 1/a) + 1/a).
+    """The power of gBCE: a (t (1 - 1/a) + 1/a), which is 1 - t (1 - a).
 
     Plain binary cross-entropy is overconfident where most items are never seen as negatives.
 
@@ -123,7 +123,7 @@ def calibrate(share: float, calibration: float) -> float:
         share: a, the share of the other items that is drawn, 0 to 1.
         calibration: t, from 0 (plain) to 1 (probabilities as a full softmax would give).
     """
-    return share * calibration * (1.0 - 1.0 / share) + 1.0 if share else 1.0
+    return 1.0 - calibration * (1.0 - share)
 
 
 LossAndErrors = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -1,5 +1,7 @@
 """The chunked softmax against torch's own, with items left out."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -54,6 +56,21 @@ def test_under_autocast_products_are_bf16_and_the_sum_is_close() -> None:
     assert rounded.dtype == torch.float32
     assert rounded != exact
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_large_catalogue_does_not_overflow(dtype: torch.dtype) -> None:
+    """All logits alike: the softmax's sum is 70,000, more than float16 holds."""
+    items = 70_000
+    hidden, vectors = torch.ones(3, 8, requires_grad=True), torch.zeros(items + 1, 8)
+    vectors.requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = full_softmax_loss(hidden, vectors, torch.tensor([1, 2, 2]))
+    assert loss.item() == pytest.approx(3 * math.log(items), rel=1e-3)
+    _, by_item = torch.autograd.grad(loss, (hidden, vectors))
+    expected = torch.full((items + 1, 8), 3 / items)
+    expected[0], expected[1], expected[2] = 0.0, 3 / items - 1, 3 / items - 2
+    torch.testing.assert_close(by_item, expected, rtol=0.01, atol=1e-7)
 
 
 def test_without_gradients() -> None:

@@ -29,13 +29,13 @@ setup: ## make .venv: all packages, Horovod, Delta's jars (minutes at first, the
 	@scripts/setup.sh
 
 airflow-setup: ## make .venv-airflow: Airflow in an environment of its own
-	@scripts/setup/airflow.sh
+	@scripts/setup/side.sh airflow
 
 cluster-setup: setup ## make .venv-cluster: an S3 server and Hadoop's mini cluster, to test and try
 	@scripts/setup/cluster.sh
 
 peers-setup: ## make .venv-peers: RecTools, which a benchmark runs beside this project
-	@scripts/setup/peers.sh
+	@scripts/setup/side.sh peers
 
 run: setup ## the demo night into LAKE; with INPUT, FORMAT, DATE: that night (also LAKE, CONF)
 ifeq ($(INPUT),)

@@ -86,7 +86,7 @@ def measure_ranking() -> dict[int, float]:
     length, found = settings.gold.sequence_length, {}
     for items, users in RANKED.items():
         model = SequenceTransformer(
-            TransformerConfig.from_settings(settings.model, items, length)
+            TransformerConfig.from_settings(settings.model.model_dump(), items, length)
         ).eval()
         popularity = np.ones(items + 1, dtype=np.float32)
         histories = [dice.integers(1, items + 1, length) for _ in range(users)]
@@ -117,7 +117,7 @@ def score(context: Any, bundle: Path) -> None:
     items = context.lake.read(schemas.SILVER_ITEMS).count()
     length = context.settings.gold.sequence_length
     model = SequenceTransformer(
-        TransformerConfig.from_settings(context.settings.model, items, length)
+        TransformerConfig.from_settings(context.settings.model.model_dump(), items, length)
     )
     save_bundle(bundle, model, BundleInfo(str(context.run_date), "untrained", items, length))
     versions = Versions(

@@ -12,7 +12,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import hash_file, new_folder
-from recsys.models import SequenceTransformer, build_model
+from recsys.models import SequenceTransformer, TransformerConfig, build_model
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.pt"
@@ -75,6 +75,19 @@ def load_bundle(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _broken(folder / BUNDLE_FILE, f"does not describe its weights: {error}") from None
     return model.to(device).eval(), info
+
+
+def load_config(path: str | Path) -> TransformerConfig:
+    """The shape of a bundle's model, without its weights.
+
+    Raises:
+        RecsysError: the description is missing, corrupt, or of a newer format.
+    """
+    file = Path(path) / BUNDLE_FILE
+    try:
+        return TransformerConfig.from_dict(_read_description(file)["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(file, f"does not describe a model: {error}") from None
 
 
 def load_for_scoring(path: str | Path) -> SequenceTransformer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
+
+log = logging.getLogger(__name__)
 
 _NO_DATE = "1970-01-01"  # sequences without times: the run's date decides nothing
 
@@ -78,6 +81,8 @@ def run_sequences(
     started = time.perf_counter()
     data = read_sequences(path)
     parts = split(data.sequences)
+    if parts.left_out:
+        log.warning("%d users with fewer than three events are left out", parts.left_out)
     job = _make_job(path, attributes, data, parts, settings, work)
     trained = launch_training(job)
     figures = {part: evaluate(trained.bundle_dir, parts, part, data.num_items) for part in PARTS}
@@ -116,9 +121,11 @@ def _make_job(
     work: Path,
 ) -> TrainingJob:
     model = settings.model
-    found = find_neighbors(parts.train, data.num_items, model.neighbor_window, model.neighbors)
-    links = {"neighbor": [write_links(work / "neighbors.parquet", found)]}
-    if attributes is not None:
+    links = {}
+    if model.neighbor_weight > 0:
+        found = find_neighbors(parts.train, data.num_items, model.neighbor_window, model.neighbors)
+        links["neighbor"] = [write_links(work / "neighbors.parquet", found)]
+    if model.attributes and attributes is not None:
         shared = link_attributes(read_attributes(attributes, data.item_ids))
         links["attribute"] = [write_links(work / "attributes.parquet", shared)]
     return TrainingJob(

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from recsys.config import Settings, load_settings
+from recsys.config import Settings, conf_dir, load_settings
 
 
 def sequences(options: argparse.Namespace) -> None:
@@ -36,4 +36,4 @@ def _read_settings(options: argparse.Namespace) -> Settings:
     overrides = list(options.overrides)
     if options.seed is not None:
         overrides.append(f"train.seed={options.seed}")
-    return load_settings(options.conf or "conf/benchmark.yaml", overrides)
+    return load_settings(options.conf or conf_dir() / "benchmark.yaml", overrides)

@@ -213,6 +213,11 @@ class Settings(Section):
             raise ValueError(
                 f"model.heads={self.model.heads} must divide model.dims={self.model.dims}"
             )
+        if self.model.positions == "rotary" and self.model.dims // self.model.heads % 2:
+            raise ValueError(
+                f"model.positions=rotary turns pairs of dims: model.dims={self.model.dims} over "
+                f"model.heads={self.model.heads} must be even"
+            )
         if self.train.launcher == "single" and self.train.ranks != 1:
             raise ValueError(f"train.launcher=single needs train.ranks=1, not {self.train.ranks}")
         if self.generate.users <= self.generate.categories // 2:

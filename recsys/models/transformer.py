@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,35 +34,6 @@ _KIND = "transformer"
 _FORMER_KIND = "sasrec"
 _EMBEDDING_STD = 0.02
 _EVENT_TYPES = 16
-
-
-_SHAPE = (
-    "dims", "blocks", "heads", "dropout", "feed_forward", "gated_residuals", "positions",
-    "time_gaps", "event_types",
-)  # fmt: skip
-
-
-class ModelSettings(Protocol):
-    """The part of the settings that shapes a model (``settings.model``)."""
-
-    @property
-    def dims(self) -> int: ...
-    @property
-    def blocks(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def feed_forward(self) -> str: ...
-    @property
-    def gated_residuals(self) -> bool: ...
-    @property
-    def positions(self) -> str: ...
-    @property
-    def time_gaps(self) -> bool: ...
-    @property
-    def event_types(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -108,11 +79,11 @@ class TransformerConfig:
 
     @classmethod
     def from_settings(
-        cls, settings: ModelSettings, num_items: int, max_length: int, **links: Any
+        cls, settings: Mapping[str, Any], num_items: int, max_length: int, **links: Any
     ) -> TransformerConfig:
         """Take the shape from ``settings.model``, the sizes (and ``links``) from the data."""
-        shape = {name: getattr(settings, name) for name in _SHAPE}
-        return cls(num_items=num_items, max_length=max_length, **shape, **links)
+        shape = {name: value for name, value in settings.items() if name in _names(cls)}
+        return cls(**{**shape, **links}, num_items=num_items, max_length=max_length)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,6 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.bundle import load_config
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
@@ -50,24 +51,33 @@ def score_users(
     popularity = read_popularity(
         lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
     )
-    name = f"scoring-{tag}.tar"
+    name, events = f"scoring-{tag}.tar", history_columns(bundle)
     with tempfile.TemporaryDirectory(prefix="recsys-scoring-") as folder:
         write_pack(Path(folder) / name, bundle, item_ids, popularity.recent)
         lake.spark.sparkContext.addFile(str(Path(folder) / name))
         lists = (
-            all_users(lake, versions, run_date)
+            all_users(lake, versions, run_date, events)
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
             .repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .select(schemas.USER_ID, *_EVENTS, schemas.SEEN_ITEMS)
-            .mapInArrow(_Scorer(name, settings.score.n), _LIST_DDL)
+            .select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+            .mapInArrow(_Scorer(name, settings.score.n, events), _LIST_DDL)
             .withColumn(schemas.RUN_DATE, F.lit(run_date))
             .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
         )
         return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
 
 
-def all_users(lake: Lake, versions: Versions, run_date: date) -> DataFrame:
+def history_columns(bundle: Path) -> tuple[str, ...]:
+    """Columns of gold/sequences that the bundle's model looks at, named as in ``Histories``."""
+    config = load_config(bundle)
+    times = (schemas.EVENT_TIMES,) if config.time_gaps else ()
+    return (schemas.ITEMS, *times, *((schemas.EVENT_TYPES,) if config.event_types else ()))
+
+
+def all_users(
+    lake: Lake, versions: Versions, run_date: date, events: Sequence[str] = (schemas.ITEMS,)
+) -> DataFrame:
     """Every user known on ``run_date``, those without a sequence too (they get the fallback)."""
     users = lake.read(schemas.SILVER_USERS, versions.users).where(
         # A row without a date keeps the index of a user that was erased.
@@ -83,11 +93,10 @@ def all_users(lake: Lake, versions: Versions, run_date: date) -> DataFrame:
         schemas.USER_ID,
         schemas.USER_IDX,
         F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
-        *map(list_of, (*_EVENTS, schemas.SEEN_ITEMS)),
+        *map(list_of, (*events, schemas.SEEN_ITEMS)),
     )
 
 
-_EVENTS = (schemas.ITEMS, schemas.EVENT_TIMES, schemas.EVENT_TYPES)
 _TYPES = {c.name: c.type for c in schemas.GOLD_TOP_N.columns}
 _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
@@ -101,11 +110,12 @@ class _Scorer:
 
     pack: str
     n: int
+    events: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pack = load_pack(SparkFiles.get(self.pack))
         for batch in batches:
-            histories = Histories(*(_rows(batch.column(name)) for name in _EVENTS))
+            histories = Histories(**{name: _rows(batch.column(name)) for name in self.events})
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
             lists = rank_histories(pack.model, histories, seen, pack.popularity, self.n)
             column = to_arrow(lists, pack.item_ids)

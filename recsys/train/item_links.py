@@ -14,6 +14,7 @@ from pyarrow import fs
 from recsys.errors import TrainingError
 from recsys.models import SequenceTransformer, TransformerConfig, build_model
 from recsys.models.items import Links
+from recsys.ranking.neighbors import group_links
 from recsys.schemas import ITEM_IDX, LINKED, WEIGHT
 from recsys.train.job import TrainingJob
 from recsys.train.object_store import find_store
@@ -37,7 +38,7 @@ def make_model(job: TrainingJob) -> SequenceTransformer:
     counts = {f"{name}_links": len(found) for name, found in links.items()}
     attributes = links["attribute"].columns if "attribute" in links else torch.zeros(0)
     config = TransformerConfig.from_settings(
-        settings,
+        settings.model_dump(),
         job.num_items,
         job.max_length,
         num_attributes=int(attributes.max()) + 1 if len(attributes) else 0,
@@ -67,14 +68,7 @@ def read_links(urls: Sequence[str], num_items: int, store: Mapping[str, str]) ->
     weights = found.column(WEIGHT).to_numpy().astype(np.float32)
     known = (items > 0) & (items <= num_items)
     items, linked, weights = items[known], linked[known], weights[known]
-    order = np.lexsort((linked, items))
-    counts = np.bincount(items, minlength=num_items + 1)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    return Links(
-        torch.from_numpy(offsets),
-        torch.from_numpy(linked[order]),
-        torch.from_numpy(weights[order]),
-    )
+    return Links(*map(torch.from_numpy, group_links(items, linked, weights, num_items)))
 
 
 def _read(url: str, store: Mapping[str, str]) -> pa.Table:

@@ -117,12 +117,14 @@ class Trainer:
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
         steps = self.feed.steps_per_epoch(state.epoch)
-        self.progress.start_epoch(state.epoch, steps, state.step_in_epoch)
+        accumulation = settings.gradient_accumulation
+        done = -(-state.step_in_epoch // accumulation)
+        self.progress.start_epoch(state.epoch, -(-steps // accumulation), done)
         self.model.train()
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
         with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
-            for group in _group(batches, settings.gradient_accumulation):
+            for group in _group(batches, accumulation):
                 self._train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()

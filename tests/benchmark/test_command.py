@@ -34,6 +34,7 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         start, step, length = dice.integers(ITEMS), dice.integers(1, 3), dice.integers(4, 12)
         items = (start + step * np.arange(length)) % ITEMS
         lines.append(f"u{user} " + " ".join(f"{7 * item + 100}" for item in items))
+    lines.append("short 100 107")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -66,6 +67,7 @@ def test_it_learns_repeats_itself_and_goes_on_from_what_is_there(
 
     done = benchmark(walks, "--seed", "3", "--work", tmp_path / "work", *SMALL)
     assert "epoch" not in done.stderr  # it was complete, so nothing was trained
+    assert "1 users with fewer than three events are left out" in done.stderr
     again = json.loads(done.stdout)
     elsewhere = figures(walks, "--seed", "3", *SMALL)
     for name in ("epochs", "best_epoch", "validation", "test"):

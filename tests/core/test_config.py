@@ -155,6 +155,8 @@ def test_bad_value_names_the_layer_that_won(tmp_path: Path) -> None:
         (["gold.length_buckets=[8, 8, 50]"], "gold.length_buckets=[8, 8, 50] must ascend"),
         (["gold.length_buckets=[0, 50]"], "gold.length_buckets"),
         (["model.heads=3", "model.dims=64"], "model.heads=3 must divide model.dims=64"),
+        (["model.positions=rotary", "model.dims=9", "model.heads=3"],
+         "model.positions=rotary turns pairs of dims: model.dims=9 over model.heads=3"),
         (["train.launcher=single", "train.ranks=2"], "train.launcher=single needs train.ranks=1, "
          "not 2"),
         (["generate.users=10", "generate.categories=20"], "generate.users"),

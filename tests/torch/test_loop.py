@@ -179,7 +179,8 @@ def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable,
     job = make_job(Path("unused"), table[0])
     from recsys.models import TransformerConfig, build_model
 
-    model = build_model(TransformerConfig.from_settings(job.settings.model, 40, 16)).eval()
+    shape = job.settings.model.model_dump()
+    model = build_model(TransformerConfig.from_settings(shape, 40, 16)).eval()
     rows = [table[1][f.url]["items"].astype("int32") for f in table[0].files if f.split != "train"]
     found = validate(
         model, [make_batch(r, None) for r in rows], SingleProcess(), torch.device("cpu")

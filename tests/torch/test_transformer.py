@@ -128,7 +128,7 @@ def test_item_vectors_cover_the_catalogue(model: SequenceTransformer) -> None:
 def test_configuration_returns_from_a_dict() -> None:
     assert TransformerConfig.from_dict(CONFIG.to_dict()) == CONFIG
     settings = load_settings(None, ["model.dims=32", "model.heads=4"]).model
-    config = TransformerConfig.from_settings(settings, num_items=9, max_length=5)
+    config = TransformerConfig.from_settings(settings.model_dump(), num_items=9, max_length=5)
     assert (config.dims, config.heads, config.num_items, config.max_length) == (32, 4, 9, 5)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import hash_file, new_folder
-from recsys.models import SequenceTransformer, TransformerConfig, build_model
+from recsys.models import ModelConfig, Recommender, build_model, read_config
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.pt"
@@ -42,7 +42,7 @@ class BundleInfo:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_bundle(path: str | Path, model: SequenceTransformer, info: BundleInfo) -> None:
+def save_bundle(path: str | Path, model: Recommender, info: BundleInfo) -> None:
     """Write the folder ``path``; it appears complete or not at all, and replaces an older one."""
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     with new_folder(Path(path)) as folder:
@@ -59,7 +59,7 @@ def save_bundle(path: str | Path, model: SequenceTransformer, info: BundleInfo) 
 
 def load_bundle(
     path: str | Path, device: str | torch.device = "cpu"
-) -> tuple[SequenceTransformer, BundleInfo]:
+) -> tuple[Recommender, BundleInfo]:
     """Read a bundle back: the model in evaluation mode on ``device``, and where it comes from.
 
     Raises:
@@ -77,7 +77,7 @@ def load_bundle(
     return model.to(device).eval(), info
 
 
-def load_config(path: str | Path) -> TransformerConfig:
+def load_config(path: str | Path) -> ModelConfig:
     """The shape of a bundle's model, without its weights.
 
     Raises:
@@ -85,18 +85,18 @@ def load_config(path: str | Path) -> TransformerConfig:
     """
     file = Path(path) / BUNDLE_FILE
     try:
-        return TransformerConfig.from_dict(_read_description(file)["model"])
+        return read_config(_read_description(file)["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(file, f"does not describe a model: {error}") from None
 
 
-def load_for_scoring(path: str | Path) -> SequenceTransformer:
-    """The model alone, on the CPU, with what its items share worked into their vectors.
+def load_for_scoring(path: str | Path) -> Recommender:
+    """The model alone, on the CPU, as it is cheapest to ask.
 
     Raises:
         RecsysError: as ``load_bundle``.
     """
-    return load_bundle(path)[0].merge_item_features()
+    return load_bundle(path)[0].for_scoring()
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from recsys.train.communication import Communicator
 from recsys.train.feed import FeedOptions, InMemoryFeed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory
-from recsys.train.rows import Channels, Rows, pack_rows
+from recsys.train.objectives import choose_channels
+from recsys.train.rows import Channels, Rows
 
 ITEMS = 40
 DAY = 86_400
@@ -75,9 +76,7 @@ def make_windows(
 
 def pack_columns(columns: dict[str, npt.NDArray[np.int64]], channels: Channels) -> Rows:
     """The rows that a feed makes of a file's columns."""
-    times = columns[schemas.EVENT_TIMES] if channels.hours else None
-    types = columns[schemas.EVENT_TYPES] if channels.event_types else None
-    return pack_rows(columns[schemas.ITEMS], columns[schemas.CONTEXT], times, types)
+    return channels.pack(columns, columns[schemas.CONTEXT])
 
 
 def memory_feed(contents: Windows) -> FeedFactory:
@@ -105,7 +104,7 @@ def feed_options(
         prefetch=settings.feed.prefetch_batches,
         recency=recency,
         batch_events=settings.train.per_rank_batch_events,
-        channels=Channels.of(settings),
+        channels=choose_channels(job),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recsys.config.section import Section
-from recsys.config.training import Feed, Model, Train
+from recsys.config.training import TASKS, Feed, Model, Train
 
 
 class Lake(Section):
@@ -200,6 +200,11 @@ class Settings(Section):
     quality: Quality
     tracking: Tracking
 
+    @property
+    def task(self) -> str:
+        """What the model is trained for."""
+        return TASKS[self.model.kind][0] if self.train.task == "auto" else self.train.task
+
     @model_validator(mode="after")
     def _check_relations(self) -> Settings:
         buckets = self.gold.length_buckets
@@ -208,6 +213,11 @@ class Settings(Section):
             raise ValueError(
                 f"gold.length_buckets={list(buckets)} must ascend from 1 or more and end with "
                 f"gold.sequence_length={self.gold.sequence_length}"
+            )
+        if self.task not in TASKS[self.model.kind]:
+            raise ValueError(
+                f"train.task={self.train.task} can't be learned by model.kind={self.model.kind}, "
+                f"which learns {', '.join(TASKS[self.model.kind])}"
             )
         if self.model.dims % self.model.heads:
             raise ValueError(

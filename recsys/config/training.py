@@ -19,7 +19,12 @@ class Feed(Section):
     )
 
 
+TASKS = {"transformer": ("next_item",)}
+"""What each kind of model can be trained for; the first is ``train.task`` auto."""
+
+
 class Model(Section):
+    kind: Literal["transformer"] = Field(description="kind of model (docs/models.md)")
     dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
     blocks: int = Field(ge=1, le=64, description="transformer blocks")
     heads: int = Field(ge=1, description="attention heads; divides dims")
@@ -50,6 +55,9 @@ class Model(Section):
 
 
 class Train(Section):
+    task: Literal["auto", "next_item"] = Field(
+        description="what is learned; auto is the first that the kind of model can learn"
+    )
     launcher: Literal["horovodrun", "spark", "single"] = Field(
         description="horovodrun, spark (horovod.spark.run in the executors) or single (one process)"
     )

@@ -38,6 +38,7 @@ _BY_PSEUDONYM = (schemas.SILVER_EVENTS, schemas.SILVER_SET_ASIDE, schemas.GOLD_T
 _BY_INDEX = (
     schemas.GOLD_SEQUENCES,
     schemas.GOLD_TRAINING_SEQUENCES,
+    schemas.GOLD_TRAINING_EXAMPLES,
     schemas.GOLD_HOLDOUT,
     schemas.GOLD_RATINGS,
 )

@@ -1,4 +1,4 @@
-"""Which files training reads: those of one version of gold/training_sequences."""
+"""Which files training reads: those of one version of a table of windows."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
-from recsys.schemas import DataFile, PinnedTable
+from recsys.schemas import DataFile, PinnedTable, Table
 
 
-def pin_training_table(lake: Lake, version: int | None = None) -> PinnedTable:
-    """The files of one version of gold/training_sequences, in an order set by their content.
+def pin_training_table(
+    lake: Lake, version: int | None = None, table: Table = schemas.GOLD_TRAINING_SEQUENCES
+) -> PinnedTable:
+    """The files of one version of a table, in an order set by their content.
+
+    Args:
+        version: None takes the newest.
+        table: gold/training_sequences, or gold/training_examples.
 
     Raises:
         LakeError: the table is empty or missing.
     """
-    table = schemas.GOLD_TRAINING_SEQUENCES
     pinned = lake.version(table) if version is None else version
     if pinned < 0:
         raise LakeError(

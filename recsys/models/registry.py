@@ -1,19 +1,39 @@
-"""The one place that turns a configuration into a model: later models are added here."""
+"""The one place that turns a configuration into a model: every kind is listed here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from recsys.models import transformer
+from recsys.models.contract import ModelConfig, Recommender
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
+_KINDS: dict[str, tuple[Any, Callable[[Any], Recommender]]] = {
+    transformer.KIND: (TransformerConfig, SequenceTransformer),
+    transformer.FORMER_KIND: (TransformerConfig, SequenceTransformer),
+}
 
-def build_model(config: TransformerConfig | Mapping[str, Any]) -> SequenceTransformer:
+
+def read_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that ``to_dict`` of any kind made.
+
+    Raises:
+        ValueError: an unknown kind of model, or fields are missing or unknown.
+    """
+    kind = values.get("kind")
+    if kind not in _KINDS:
+        raise ValueError(f"unknown kind of model {kind!r}; known: {', '.join(_KINDS)}")
+    config: ModelConfig = _KINDS[kind][0].from_dict(values)
+    return config
+
+
+def build_model(config: ModelConfig | Mapping[str, Any]) -> Recommender:
     """Build an untrained model from its configuration (an object or its ``to_dict``).
 
     Raises:
-        ValueError: the configuration names an unknown kind of model or a wrong field.
+        ValueError: as ``read_config``.
     """
-    if not isinstance(config, TransformerConfig):
-        config = TransformerConfig.from_dict(config)
-    return SequenceTransformer(config)
+    if isinstance(config, Mapping):
+        config = read_config(config)
+    return _KINDS[config.to_dict()["kind"]][1](config)

@@ -27,11 +27,12 @@ from recsys.models.blocks import (
     initialise,
     rotation_angles,
 )
+from recsys.models.contract import Inputs, Recommender
 from recsys.models.dropout import dropout
 from recsys.models.items import ItemTable
 
-_KIND = "transformer"
-_FORMER_KIND = "sasrec"
+KIND = "transformer"
+FORMER_KIND = "sasrec"
 _EMBEDDING_STD = 0.02
 _EVENT_TYPES = 16
 
@@ -85,9 +86,15 @@ class TransformerConfig:
         shape = {name: value for name, value in settings.items() if name in _names(cls)}
         return cls(**{**shape, **links}, num_items=num_items, max_length=max_length)
 
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """Names of what it needs of a user's events."""
+        times = ("hours",) if self.time_gaps else ()
+        return ("items", *times, *(("event_types",) if self.event_types else ()))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        return {"kind": _KIND, **dataclasses.asdict(self)}
+        return {"kind": KIND, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
@@ -99,9 +106,9 @@ class TransformerConfig:
         fields = {name: value for name, value in values.items() if name != "kind"}
         known, kind = _names(cls), values.get("kind")
         complete = set(fields) == known
-        former = kind == _FORMER_KIND and set(fields) == _FORMER_FIELDS
-        if not former and not (kind == _KIND and complete):
-            raise ValueError(f"not a configuration of a {_KIND}: {dict(values)}")
+        former = kind == FORMER_KIND and set(fields) == _FORMER_FIELDS
+        if not former and not (kind == KIND and complete):
+            raise ValueError(f"not a configuration of a {KIND}: {dict(values)}")
         return cls(**fields)
 
 
@@ -112,7 +119,7 @@ def _names(cls: type) -> set[str]:
     return {field.name for field in dataclasses.fields(cls)}
 
 
-class SequenceTransformer(nn.Module):
+class SequenceTransformer(Recommender):
     """Item vectors are shared between input and output; the score of an item is a dot product.
 
     Column 0 of an item's vector is its bias: states are 1 there, and the input ignores it. So the
@@ -123,6 +130,7 @@ class SequenceTransformer(nn.Module):
     """
 
     bias_column: Tensor
+    config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -253,9 +261,19 @@ class SequenceTransformer(nn.Module):
         vectors: Tensor = self.item_embedding(items)
         return vectors
 
+    def knows(self, given: Inputs) -> Tensor:
+        """Users with an item, bool [users]."""
+        return (given["items"] > 0).any(dim=1)
+
+    def score_items(self, given: Inputs) -> Tensor:
+        """Products of users' and items' vectors, float [users, num_items + 1]."""
+        vectors = self.item_vectors()
+        users = self.encode(**{name: given[name] for name in self.config.looks_at}, vectors=vectors)
+        return users @ vectors.T
+
     @torch.no_grad()
-    def merge_item_features(self) -> SequenceTransformer:
-        """The same model with what items share worked into one vector each: for scoring.
+    def for_scoring(self) -> SequenceTransformer:
+        """The same model with what items share worked into one vector each.
 
         It gives the same scores, costs a look-up an item, and can't be trained on as before.
         """

@@ -21,22 +21,25 @@ class Histories:
         items: item_idx.
         event_times: Unix seconds; None where no model needs them.
         event_types: codes; None where no model needs them.
+        user_idx: whose they are, int [users]; None where no model needs it.
     """
 
     items: Sequence[IntArray]
     event_times: Sequence[IntArray] | None = None
     event_types: Sequence[IntArray] | None = None
+    user_idx: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def part(self, at: slice) -> Histories:
         """Some of the users."""
-        times, types = self.event_times, self.event_types
+        times, types, users = self.event_times, self.event_types, self.user_idx
         return Histories(
             self.items[at],
             None if times is None else times[at],
             None if types is None else types[at],
+            None if users is None else users[at],
         )
 
 
@@ -46,8 +49,9 @@ def pad_histories(
     """Left-pad the last ``max_length`` events with known items of each history.
 
     Returns:
-        What ``encode`` of a model takes by name, int64 [users, longest] (at least one column):
-        ``items``, and ``hours`` and ``event_types`` where there are any.
+        What a model is given by name (``recsys.models.Inputs``), int64 [users, longest] with at
+        least one column: ``items``, and ``hours`` and ``event_types`` where there are any;
+        ``user_idx``, int64 [users], likewise.
     """
     items = [np.asarray(h, dtype=np.int64) for h in histories.items]
     known = [np.flatnonzero((h > 0) & (h <= num_items))[-max_length:] for h in items]
@@ -65,4 +69,6 @@ def pad_histories(
         inputs["hours"] = pad(histories.event_times) // _SECONDS_AN_HOUR
     if histories.event_types is not None:
         inputs["event_types"] = pad(histories.event_types)
+    if histories.user_idx is not None:
+        inputs["user_idx"] = np.asarray(histories.user_idx, dtype=np.int64)
     return inputs

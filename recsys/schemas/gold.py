@@ -14,6 +14,7 @@ from recsys.schemas.names import (
     ITEM_IDX,
     ITEMS,
     KIND,
+    LABELS,
     LENGTH,
     LINKED,
     MODEL_VERSION,
@@ -92,6 +93,25 @@ GOLD_TRAINING_SEQUENCES = Table(
     partition_by=(SPLIT, BUCKET, OPEN),
     filtered_by=(SETTLED_ON,),
     rewritten_part=(OPEN, "true"),
+)
+GOLD_TRAINING_EXAMPLES = Table(
+    "gold/training_examples",
+    "what a supervised model learns, before the hold-out: windows of events with labels; a window "
+    "of one event is a pair of user and item. Written by train for the tasks that need it",
+    (
+        _USER_IDX,
+        Column(WINDOW, "int", "0 is the user's oldest window"),
+        Column(ITEMS, "array<int>", "item indices, oldest first, zeros in front"),
+        Column(EVENT_TYPES, "array<int>", "codes, zeros in front"),
+        Column(EVENT_TIMES, "array<bigint>", "Unix seconds, zeros in front"),
+        Column(LABELS, "array<float>", "what came of each event, by the task; NaN: no label"),
+        Column(CONTEXT, "int", "first events of it that older windows hold too: inputs alone"),
+        Column(SPLIT, "string", "train or validation"),
+        Column(BUCKET, "int", "padded length of the arrays"),
+    ),
+    key=(USER_IDX, WINDOW),
+    partition_by=(SPLIT, BUCKET),
+    rewritten=True,
 )
 GOLD_HOLDOUT = Table(
     "gold/holdout",

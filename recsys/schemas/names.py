@@ -50,6 +50,8 @@ NEW_ITEMS = "new_items"
 CONTEXT = "context"
 OPEN = "open"
 SETTLED_ON = "settled_on"
+# What came of events.
+LABELS = "labels"
 # Item statistics.
 EVENTS = "events"
 USERS = "users"

@@ -15,6 +15,7 @@ from recsys.config import Evaluate
 from recsys.lake.baselines import Factors
 from recsys.lake.popularity import Popularity
 from recsys.lake.tables import Lake
+from recsys.models import Recommender
 from recsys.ranking import metrics
 from recsys.ranking.histories import Histories
 from recsys.ranking.neighbors import Neighbors, score_by_neighbors
@@ -70,19 +71,21 @@ def load_cases(lake: Lake, holdout_version: int, evaluate: Evaluate) -> Cases:
         return [np.asarray(values, dtype=np.int64) for values in rows.column(name).to_pylist()]
 
     events = (schemas.ITEMS, schemas.EVENT_TIMES, schemas.EVENT_TYPES)
+    user_idx = np.array(rows.column(schemas.USER_IDX), dtype=np.int64)
+    # A night of an older version of the lake has items alone.
+    known = {name: lists(name) for name in events if name in rows.column_names}
     return Cases(
-        np.array(rows.column(schemas.USER_IDX), dtype=np.int64),
-        # A night of an older version of the lake has items alone.
-        Histories(*(lists(name) for name in events if name in rows.column_names)),
+        user_idx,
+        Histories(**known, user_idx=user_idx),
         lists(schemas.SEEN_ITEMS),
         lists(schemas.TARGETS),
     )
 
 
 def evaluate_model(
-    name: str, model: torch.nn.Module, cases: Cases, popularity: Popularity, evaluate: Evaluate
+    name: str, model: Recommender, cases: Cases, popularity: Popularity, evaluate: Evaluate
 ) -> Report:
-    """A sequence model, through the ranking code of production (fallback included)."""
+    """A model, through the ranking code of production (fallback included)."""
     lists = rank_histories(model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS))
     return _report(name, lists.items, cases, popularity, evaluate)
 

@@ -68,11 +68,17 @@ def score_users(
         return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
 
 
+_COLUMNS = {
+    "hours": schemas.EVENT_TIMES,
+    "event_types": schemas.EVENT_TYPES,
+    "user_idx": schemas.USER_IDX,
+}
+
+
 def history_columns(bundle: Path) -> tuple[str, ...]:
-    """Columns of gold/sequences that the bundle's model looks at, named as in ``Histories``."""
-    config = load_config(bundle)
-    times = (schemas.EVENT_TIMES,) if config.time_gaps else ()
-    return (schemas.ITEMS, *times, *((schemas.EVENT_TYPES,) if config.event_types else ()))
+    """Columns that the bundle's model looks at, named as in ``Histories``; items in any case."""
+    others = [name for name in load_config(bundle).looks_at if name != "items"]
+    return (schemas.ITEMS, *(_COLUMNS[name] for name in others))
 
 
 def all_users(
@@ -93,7 +99,7 @@ def all_users(
         schemas.USER_ID,
         schemas.USER_IDX,
         F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
-        *map(list_of, (*events, schemas.SEEN_ITEMS)),
+        *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name != schemas.USER_IDX],
     )
 
 
@@ -115,7 +121,12 @@ class _Scorer:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pack = load_pack(SparkFiles.get(self.pack))
         for batch in batches:
-            histories = Histories(**{name: _rows(batch.column(name)) for name in self.events})
+            columns = {name: batch.column(name) for name in self.events}
+            users = columns.pop(schemas.USER_IDX, None)
+            histories = Histories(
+                **{name: _rows(column) for name, column in columns.items()},
+                user_idx=None if users is None else users.to_numpy(),
+            )
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
             lists = rank_histories(pack.model, histories, seen, pack.popularity, self.n)
             column = to_arrow(lists, pack.item_ids)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from recsys.bundle import load_for_scoring
+from recsys.models import Recommender
 
 _CATALOGUE = "catalogue.npz"
 _BUNDLE = "bundle"
@@ -31,7 +32,7 @@ class ScoringPack:
         popularity: float32 [items + 1], for the fallback; 0 is no candidate.
     """
 
-    model: torch.nn.Module
+    model: Recommender
     item_ids: pa.Array
     popularity: npt.NDArray[np.float32]
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recsys.models import Recommender
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.ranking.top_n import IntArray, rank_items
 
@@ -34,7 +35,7 @@ class Lists:
 
 
 def rank_histories(
-    model: torch.nn.Module,
+    model: Recommender,
     histories: Histories,
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
@@ -43,9 +44,9 @@ def rank_histories(
     """Rank the whole catalogue for each history; popularity fills what the model cannot.
 
     Args:
-        model: knows ``num_items`` items and takes its last ``max_length`` of a history.
+        model: of any kind.
         histories: events of each user, with what the model looks at; items newer than the model
-            are skipped, and a user without a known item gets the fallback alone.
+            are skipped, and a user whom it does not know gets the fallback alone.
         seen: item_idx that must not be recommended to each user.
         popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
         n: length of the lists.
@@ -66,19 +67,19 @@ def rank_histories(
 
 
 def _rank(
-    model: torch.nn.Module,
+    model: Recommender,
     histories: Histories,
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
 ) -> Lists:
-    num_items = int(model.config.num_items)  # type: ignore[union-attr, arg-type]
-    inputs = pad_histories(histories, num_items, int(model.config.max_length))  # type: ignore[union-attr, arg-type]
+    num_items = model.config.num_items
+    inputs = pad_histories(histories, num_items, model.config.max_length)
     with torch.inference_mode():
-        vectors = model.item_vectors()  # type: ignore[operator]
-        given = {name: torch.from_numpy(part).to(vectors.device) for name, part in inputs.items()}
-        scores = model.encode(**given, vectors=vectors) @ vectors.T  # type: ignore[operator]
-        scores[~(given["items"] > 0).any(dim=1)] = -torch.inf
+        device = next(model.parameters()).device
+        given = {name: torch.from_numpy(part).to(device) for name, part in inputs.items()}
+        scores = model.score_items(given)
+        scores[~model.knows(given)] = -torch.inf
         candidates = popularity[: num_items + 1] > 0
         scores[:, : len(candidates)][:, torch.from_numpy(~candidates)] = -torch.inf
         scores[:, len(candidates) :] = -torch.inf

@@ -50,6 +50,8 @@ class Batch:
         weights: float32 [rows, length], what each item is worth as a target; None: all the same.
         hours: int32 [rows, length], times of the events, for models that look at them.
         event_types: int32 [rows, length], their types, likewise.
+        labels: float32 [rows, length], what came of the events; NaN where there is no label.
+        user_idx: int64 [rows], whose they are.
     """
 
     items: Tensor
@@ -57,6 +59,8 @@ class Batch:
     weights: Tensor | None = None
     hours: Tensor | None = None
     event_types: Tensor | None = None
+    labels: Tensor | None = None
+    user_idx: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; from pinned memory the copy does not block."""
@@ -108,16 +112,24 @@ def make_batch(rows: Rows, recency: Recency | None, channels: Channels | None = 
         channels: None is hours where ``recency`` is given, and nothing else.
     """
     channels = channels or Channels(hours=recency is not None)
-    items, hours, event_types = channels.split(rows)
+    parts = channels.split(rows)
+    items, labels, users = parts["items"], parts.get("labels"), parts.get("user_idx")
     real = (items[:, :-1] != 0) & (items[:, 1:] > 0)
     weights = None
     if recency is not None:
-        assert hours is not None, "recency without hours"
-        weights = torch.from_numpy(recency.weigh(hours))
+        weights = torch.from_numpy(recency.weigh(parts["hours"]))
+    events = (parts.get(name) for name in ("hours", "event_types"))
+    hours, event_types = (
+        None if part is None else torch.from_numpy(np.ascontiguousarray(part)) for part in events
+    )
+    if labels is not None:
+        labels = np.ascontiguousarray(labels).view(np.float32)
     return Batch(
         torch.from_numpy(np.abs(items).astype(np.int64)),
         torch.from_numpy(np.flatnonzero(real)),
         weights,
-        None if hours is None else torch.from_numpy(np.ascontiguousarray(hours)),
-        None if event_types is None else torch.from_numpy(np.ascontiguousarray(event_types)),
+        hours,
+        event_types,
+        None if labels is None else torch.from_numpy(labels),
+        None if users is None else torch.from_numpy(users[:, 0].astype(np.int64)),
     )

@@ -12,44 +12,12 @@ import torch
 from pyarrow import fs
 
 from recsys.errors import TrainingError
-from recsys.models import SequenceTransformer, TransformerConfig, build_model
 from recsys.models.items import Links
 from recsys.ranking.neighbors import group_links
 from recsys.schemas import ITEM_IDX, LINKED, WEIGHT
-from recsys.train.job import TrainingJob
 from recsys.train.object_store import find_store
 
 _COLUMNS = [ITEM_IDX, LINKED, WEIGHT]
-
-
-def make_model(job: TrainingJob) -> SequenceTransformer:
-    """The untrained model of a job, with the links that its settings make use of.
-
-    Raises:
-        TrainingError: a file of links can't be read.
-    """
-    settings, store = job.settings.model, job.settings.lake.store
-    use = {"attribute": settings.attributes, "neighbor": settings.neighbor_weight > 0}
-    links = {
-        name: read_links(urls, job.num_items, store)
-        for name, urls in job.links.items()
-        if use[name]
-    }
-    counts = {f"{name}_links": len(found) for name, found in links.items()}
-    attributes = links["attribute"].columns if "attribute" in links else torch.zeros(0)
-    config = TransformerConfig.from_settings(
-        settings.model_dump(),
-        job.num_items,
-        job.max_length,
-        num_attributes=int(attributes.max()) + 1 if len(attributes) else 0,
-        neighbor_weight=settings.neighbor_weight if "neighbor" in links else 0.0,
-        **counts,
-    )
-    model = build_model(config)
-    for name, found in links.items():
-        if len(found):
-            model.item_embedding.set_links(name, found)
-    return model
 
 
 def read_links(urls: Sequence[str], num_items: int, store: Mapping[str, str]) -> Links:

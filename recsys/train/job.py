@@ -27,7 +27,7 @@ class TrainingJob:
     Attributes:
         settings: of the night; training reads the sections feed, model, train and tracking.
         run_date: the night's date, ISO.
-        table: pinned files of gold/training_sequences.
+        table: pinned files of gold/training_sequences, or of gold/training_examples.
         num_items: largest item_idx of the pinned silver/items.
         fingerprint: hash of all that decides the result; names the training in checkpoints.
         checkpoint_dir: folder of this job that all ranks can write and read.
@@ -37,6 +37,7 @@ class TrainingJob:
         tags: further tags of the run, e.g. ``{"code_commit": …}``.
         links: urls of the files that link items, by ``attribute`` and ``neighbor``; see
             ``item_links``.
+        num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
     """
 
     settings: Settings
@@ -50,11 +51,12 @@ class TrainingJob:
     table_versions: dict[str, int] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     links: dict[str, list[str]] = field(default_factory=dict)
+    num_users: int = 0
 
     @property
     def max_length(self) -> int:
         """Most items of a history the model looks at: the longest window but its last target."""
-        return max(file.bucket for file in self.table.files) - 1
+        return max(1, max(file.bucket for file in self.table.files) - 1)
 
     @property
     def urls(self) -> list[str]:

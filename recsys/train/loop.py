@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from recsys.bundle import BundleInfo, save_bundle
-from recsys.train import validation
 from recsys.train.batch import Batch
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
-from recsys.train.item_links import make_model
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.objective import Objective
+from recsys.train.models import make_model
+from recsys.train.objectives import make_objective
 from recsys.train.optimization import (
     Schedule,
     autocast,
@@ -61,7 +60,7 @@ class Trainer:
         self.average = copy.deepcopy(self.model)
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.objective = Objective(self.settings, job.num_items, self.device)
+        self.objective = make_objective(job, self.device)
         accumulation = self.settings.gradient_accumulation
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = communicator.wrap_optimizer(
@@ -105,10 +104,12 @@ class Trainer:
     def _use_popularity(self) -> None:
         settings = self.settings
         fresh = self.state.global_step == 0 and settings.start_from_popularity
-        if not fresh and not (self.objective.samples and settings.negative_popularity):
+        if not fresh and not self.objective.needs_popularity:
             return
         with self.feed.epoch(0) as batches:
-            counts = count_targets(batches, self.job.num_items, self.communicator)
+            counts = count_targets(
+                batches, self.objective.popular, self.job.num_items, self.communicator
+            )
         self.objective.set_popularity(counts)
         if fresh:
             self.model.set_popularity(counts)
@@ -148,11 +149,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        negatives = self.objective.draw_negatives(state.global_step)
+        drawn = self.objective.draw(state.global_step)
         total = torch.zeros((), device=self.device)
         for part in parts:
             with autocast(self.device, self.precision):
-                loss = self.objective.sum_losses(self.model, part, negatives)
+                loss = self.objective.sum_losses(self.model, part, drawn)
             self.scaler.scale(loss / (weight or 1.0)).backward()
             total += loss.detach()
         with self.communicator.reduced_gradients(self.optimizer):
@@ -196,16 +197,13 @@ class Trainer:
     def _validate_epoch(self) -> None:
         state = self.state
         with self.feed.validation() as batches:
-            metrics = validation.validate(
-                self.average,
-                batches,
-                self.communicator,
-                self.device,
-                exclude_own_items=self.settings.exclude_own_items,
-            )
+            metrics = self.objective.validate(self.average, batches, self.communicator)
         figures = {"train_loss": state.epoch_loss / (state.epoch_weight or 1.0), **metrics}
         state.history.append(figures)
-        if state.best_epoch < 0 or metrics[validation.NDCG] > state.best_metrics[validation.NDCG]:
+        judged = self.objective.main_metric
+        if state.best_epoch < 0 or self.objective.is_better(
+            metrics[judged], state.best_metrics[judged]
+        ):
             state.best_epoch, state.best_metrics = state.epoch, metrics
             weights = self.average.state_dict()
             self.best_weights = {name: w.detach().cpu().clone() for name, w in weights.items()}

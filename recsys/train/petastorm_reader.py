@@ -16,9 +16,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from recsys.errors import TrainingError
-from recsys.schemas import CONTEXT, DataFile
+from recsys.schemas import CONTEXT, USER_IDX, DataFile
 from recsys.train.object_store import as_path, find_store
-from recsys.train.rows import Channels, Rows, pack_rows
+from recsys.train.rows import Channels, Rows
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -109,21 +109,19 @@ def _next_rows(reader: Any, file: DataFile, columns: Sequence[str], channels: Ch
             found = next(reader)
         arrays = [np.asarray(getattr(found, column)) for column in columns]
     except StopIteration:
-        nothing = np.zeros((0, file.bucket), dtype=np.int32)
-        arrays = [nothing] * channels.size + [np.zeros(0, dtype=np.int32)]
+        arrays = [np.zeros(0)] * len(columns)
     except Exception as error:
         raise TrainingError(
             f"a training file can't be read: {error}", where=file.url, do=_DAMAGED
         ) from error
     *arrays, context = arrays
-    wrong = [array.shape for array in arrays if array.shape != (file.rows, file.bucket)]
-    if wrong:
-        raise TrainingError(
-            f"a training file holds arrays of shape {wrong[0]}, "
-            f"the plan says {(file.rows, file.bucket)} in one row group",
-            where=file.url,
-            do=_DAMAGED,
-        )
-    items, *others = arrays
-    event_times = others.pop(0) if channels.hours else None
-    return pack_rows(items, context, event_times, others.pop(0) if channels.event_types else None)
+    for column, array in zip(columns, arrays, strict=False):
+        planned = (file.rows,) if column == USER_IDX else (file.rows, file.bucket)
+        if array.shape != planned:
+            raise TrainingError(
+                f"a training file holds arrays of shape {array.shape}, "
+                f"the plan says {planned} in one row group",
+                where=file.url,
+                do=_DAMAGED,
+            )
+    return channels.pack(dict(zip(columns, arrays, strict=False)), context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,12 @@ from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
 
 
-def count_targets(batches: Iterable[Batch], num_items: int, communicator: Communicator) -> Tensor:
+def count_targets(
+    batches: Iterable[Batch],
+    targets_of: Callable[[Batch], tuple[Tensor, Tensor | None]],
+    num_items: int,
+    communicator: Communicator,
+) -> Tensor:
     """Weighted number of targets of each item over all ranks, float64 [num_items + 1].
 
     Weights (see ``batch.Recency``) have no scale of their own, so the counts are scaled to the
@@ -19,7 +24,7 @@ def count_targets(batches: Iterable[Batch], num_items: int, communicator: Commun
     """
     counts = torch.zeros(num_items + 2, dtype=torch.float64)
     for batch in batches:
-        targets, weights = batch.choose_targets(horizon=1)
+        targets, weights = targets_of(batch)
         worth = torch.ones(len(targets)) if weights is None else weights
         counts.index_add_(0, targets, worth.double())
         counts[-1] += len(targets)

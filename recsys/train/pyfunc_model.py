@@ -33,7 +33,7 @@ class RankingModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the bundle that was logged with the model, on the CPU."""
         model, self.info = load_bundle(context.artifacts["bundle"])
-        self.model = model.merge_item_features()
+        self.model = model.for_scoring()
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -47,16 +47,16 @@ class RankingModel(PythonModel):
             params: ``n``, the length of the lists.
         """
         columns = ("items", "event_times", "event_types")
-        given = {
+        given: dict[str, Any] = {
             name: [np.asarray(values, dtype=np.int64) for values in model_input[name]]
             for name in columns
             if name in model_input
         }
+        if "user_idx" in model_input:
+            given["user_idx"] = model_input["user_idx"].to_numpy(np.int64)
         inputs = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)
         with torch.no_grad():
-            vectors = self.model.item_vectors()
-            tensors = {name: torch.from_numpy(part) for name, part in inputs.items()}
-            scores = self.model.encode(**tensors, vectors=vectors) @ vectors.T
+            scores = self.model.score_items({n: torch.from_numpy(p) for n, p in inputs.items()})
         ranked = rank_items(scores, int((params or {}).get("n", _DEFAULT_N)), given["items"])
         return pd.DataFrame({"items": ranked.items.tolist(), "scores": ranked.scores.tolist()})
 
@@ -72,6 +72,7 @@ def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:
                 ColSpec(Array(DataType.long), "items"),
                 ColSpec(Array(DataType.long), "event_times", required=False),
                 ColSpec(Array(DataType.long), "event_types", required=False),
+                ColSpec(DataType.long, "user_idx", required=False),
             ]
         ),
         outputs=Schema(

@@ -24,8 +24,8 @@ from recsys.train.communication import Communicator, HorovodCommunicator, Single
 from recsys.train.feed import Feed, FeedOptions, petastorm_feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
+from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
-from recsys.train.rows import Channels
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
 
 ERROR_FILE = "error-rank-{rank}.json"
@@ -48,7 +48,7 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
         recency=None if half_life is None else Recency(half_life, run_date),
         pin_memory=device.type == "cuda",
         batch_events=settings.train.per_rank_batch_events,
-        channels=Channels.of(settings),
+        channels=choose_channels(job),
     )
     return petastorm_feed(job.table, options, settings.feed.workers, settings.lake.store)
 

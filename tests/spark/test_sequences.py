@@ -16,7 +16,7 @@ from recsys.config import Gold
 from recsys.lake import sequences, windows
 from recsys.lake.sequences import Horizon, holdout_cutoff
 from recsys.train.batch import make_batch
-from recsys.train.rows import pack_rows
+from recsys.train.rows import Channels
 from tests.spark.gold_events import CUTOFF, NIGHT, Event, by_user, small_gold
 
 pytestmark = pytest.mark.spark
@@ -212,7 +212,9 @@ def test_every_transition_before_the_cutoff_is_a_target_exactly_once(spark: Spar
     rows = all_windows(merge(to_frame(spark, events)), small_gold()).collect()
     found = []
     for row in rows:
-        batch = make_batch(pack_rows(np.array([row["items"]]), np.array([row["context"]])), None)
+        batch = make_batch(
+            Channels().pack({"items": np.array([row["items"]])}, np.array([row["context"]])), None
+        )
         targets, _ = batch.choose_targets(1)
         inputs = batch.items[:, :-1].flatten()[batch.positions]
         found += [

@@ -118,7 +118,7 @@ def test_weights_carry_the_links_along() -> None:
 
 def test_merged_features_score_the_same() -> None:
     model = linked_model()
-    merged = model.merge_item_features()
+    merged = model.for_scoring()
     items = torch.randint(1, ITEMS + 1, (3, 4))
     assert torch.equal(merged.item_vectors(), model.item_vectors())
     assert torch.equal(merged.encode(items), model.encode(items))

@@ -11,13 +11,13 @@ import torch
 
 from recsys.bundle import load_bundle
 from recsys.schemas import PinnedTable
-from recsys.train.batch import Recency, make_batch
+from recsys.train.batch import Batch, Recency, make_batch
 from recsys.train.communication import SingleProcess
 from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import Trainer, run_training
+from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, validate
 from recsys.train.popularity import count_targets
-from recsys.train.validation import HIT_RATE, LOSS, NDCG, validate
 from tests.training_tables import (
     RecordingTracker,
     Windows,
@@ -200,16 +200,20 @@ def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable,
     assert found[LOSS] == pytest.approx(loss / count, rel=1e-4)
 
 
+def next_items(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return batch.choose_targets(horizon=1)
+
+
 def test_targets_are_counted_with_their_weights() -> None:
     rows = np.array([[0, 3, 4, 4], [1, 2, 3, 4]], dtype=np.int32)
     plain = [make_batch(rows, None)]
-    counts = count_targets(plain, 5, SingleProcess())
+    counts = count_targets(plain, next_items, 5, SingleProcess())
     assert counts.tolist() == [0, 0, 1, 1, 3, 0]
     recency = Recency(half_life_days=1.0, run_date=date(1970, 1, 2))
     hours = np.array([[0, 0, 48, 48], [0, 24, 24, 24]], dtype=np.int32)
     weighted = [make_batch(np.concatenate([rows, hours], axis=1), recency)]
     weights = np.array([0, 0, 0.5, 0.5, 2.5, 0])
-    counts = count_targets(weighted, 5, SingleProcess())
+    counts = count_targets(weighted, next_items, 5, SingleProcess())
     np.testing.assert_allclose(counts, weights / 3.5 * 5)
 
 

@@ -1,8 +1,8 @@
-"""What a training minimises: from batches to a sum of losses, as the settings say."""
+"""Next-item prediction: what the sequence models of a night learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -18,81 +18,71 @@ from recsys.models.sampled_losses import (
     sampled_softmax_loss,
 )
 from recsys.train.batch import Batch
+from recsys.train.communication import Communicator
+from recsys.train.job import TrainingJob
+from recsys.train.objectives import next_item_ranks as ranks
+from recsys.train.objectives.contract import Objective, Wanted, no_loss
 from recsys.train.optimization import step_seed
+from recsys.train.rows import Channels
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One batch with the targets chosen for this step, still on the CPU.
+class NextItem(Objective):
+    """The next item among all items, or among sampled ones, by the loss that the settings name."""
 
-    Attributes:
-        batch: the windows.
-        targets: int64 [targets].
-        weights: float32 [targets]; None: all the same.
-    """
+    main_metric = ranks.NDCG
 
-    batch: Batch
-    targets: Tensor
-    weights: Tensor | None
+    def __init__(self, job: TrainingJob, device: torch.device) -> None:
+        super().__init__(job, device)
+        self._num_items = job.num_items
+        self.kind = choose_loss(self.settings, job.num_items)
+        samples = self.kind != "softmax"
+        self._sampler = NegativeSampler(torch.zeros(job.num_items + 1), 0.0) if samples else None
+        self.needs_popularity = samples and self.settings.negative_popularity > 0
 
-    @property
-    def weight(self) -> float:
-        """Sum of the weights, in float64."""
-        if self.weights is None:
-            return float(len(self.targets))
-        return float(self.weights.double().sum())
-
-
-class Objective:
-    """Chooses targets and measures the loss of a step.
-
-    Args:
-        settings: of the training.
-        num_items: largest item_idx.
-        device: where the model is.
-    """
-
-    def __init__(self, settings: Train, num_items: int, device: torch.device) -> None:
-        self._settings, self._num_items, self._device = settings, num_items, device
-        self.kind = choose_loss(settings, num_items)
-        self._sampler = NegativeSampler(torch.zeros(num_items + 1), 0.0) if self.samples else None
-
-    @property
-    def samples(self) -> bool:
-        """Whether the loss is on sampled negatives."""
-        return self.kind != "softmax"
+    @staticmethod
+    def channels(job: TrainingJob) -> Channels:
+        model = job.settings.model
+        recency = job.settings.train.recency_half_life_days is not None
+        return Channels(hours=recency or model.time_gaps, event_types=model.event_types)
 
     def set_popularity(self, counts: Tensor) -> None:
         """Draw negatives by these counts of targets from now on (``negative_popularity``)."""
-        if self.samples:
-            self._sampler = NegativeSampler(counts, self._settings.negative_popularity)
+        if self._sampler is not None:
+            self._sampler = NegativeSampler(counts, self.settings.negative_popularity)
+
+    def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        return batch.choose_targets(horizon=1)
 
     def choose(self, batch: Batch) -> Wanted:
-        """The targets of a batch, drawn with torch's global generator."""
-        return Wanted(batch, *batch.choose_targets(self._settings.target_horizon))
+        return Wanted(batch, *batch.choose_targets(self.settings.target_horizon))
 
-    def draw_negatives(self, global_step: int) -> Negatives | None:
-        """Of one step; the same on all ranks, as one rank with all their batches would draw."""
+    def draw(self, global_step: int) -> Negatives | None:
+        """Negatives of one step, as one rank with all ranks' batches would draw them."""
         if self._sampler is None:
             return None
-        seed = step_seed(self._settings.seed, global_step, rank=-1)
+        seed = step_seed(self.settings.seed, global_step, rank=-1)
         draw = torch.Generator().manual_seed(seed)
-        return self._sampler.draw(self._settings.negatives, draw).to(self._device)
+        return self._sampler.draw(self.settings.negatives, draw).to(self.device)
+
+    def validate(
+        self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
+    ) -> dict[str, float]:
+        return ranks.validate(
+            model, batches, communicator, self.device, self.settings.exclude_own_items
+        )
 
     def sum_losses(
-        self, model: SequenceTransformer, wanted: Wanted, negatives: Negatives | None
+        self, model: SequenceTransformer, wanted: Wanted, drawn: Negatives | None
     ) -> Tensor:
-        """Weighted sum over this rank's targets; zero, but with gradients, for an empty batch."""
         if not len(wanted.targets):
-            # Horovod waits for a gradient of every weight from every rank.
-            return torch.stack([weight.sum() * 0.0 for weight in model.parameters()]).sum()
-        batch = wanted.batch.to(self._device)
-        targets = wanted.targets.to(self._device, non_blocking=True)
+            return no_loss(model)
+        batch = wanted.batch.to(self.device)
+        targets = wanted.targets.to(self.device, non_blocking=True)
         weights = wanted.weights
         if weights is not None:
-            weights = weights.to(self._device, non_blocking=True)
-        if negatives is not None:
-            return self._sum_sampled(model, batch, targets, weights, negatives)
+            weights = weights.to(self.device, non_blocking=True)
+        if drawn is not None:
+            return self._sum_sampled(model, batch, targets, weights, drawn)
         vectors = model.item_vectors()
         hidden = _states(model, batch, batch.items, vectors)
         return full_softmax_loss(
@@ -118,14 +108,14 @@ class Objective:
         excluded = self._find_excluded(batch, items)
         if self.kind == "gbce":
             share = min(1.0, len(negatives.items) / max(1, self._num_items - 1))
-            power = calibrate(share, self._settings.gbce_calibration)
+            power = calibrate(share, self.settings.gbce_calibration)
             return sampled_binary_loss(
                 hidden, vectors, targets, negatives, weights, excluded, power
             )
         return sampled_softmax_loss(hidden, vectors, targets, negatives, weights, excluded)
 
     def _find_excluded(self, batch: Batch, items: Tensor) -> Excluded | None:
-        if not self._settings.exclude_own_items:
+        if not self.settings.exclude_own_items:
             return None
         return Excluded(items, batch.positions // (items.shape[1] - 1))
 

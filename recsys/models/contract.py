@@ -1,0 +1,62 @@
+"""What every kind of model promises, so that one loop trains it and one job scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Mapping[str, Tensor]
+"""What is known of some users, by name (``ModelConfig.looks_at``): ``items``, int [users, length],
+oldest first, zeros in front; ``hours`` (since 1970) and ``event_types`` (codes), shaped alike;
+``user_idx``, int [users]."""
+
+
+class ModelConfig(Protocol):
+    """Shape of a model; ``to_dict`` names its kind, ``from_dict`` is its inverse."""
+
+    @property
+    def num_items(self) -> int:
+        """Largest item_idx that the model knows."""
+
+    @property
+    def max_length(self) -> int:
+        """Most events of a history that it looks at."""
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """Names of ``Inputs`` that it needs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON; ``kind`` is the key in ``registry``."""
+
+
+class Recommender(nn.Module):
+    """A model that scores every item of the catalogue for a user.
+
+    Attributes:
+        config: its shape.
+    """
+
+    config: Any
+
+    def knows(self, given: Inputs) -> Tensor:
+        """Which users the model can say something about, bool [users]."""
+        raise NotImplementedError
+
+    def score_items(self, given: Inputs) -> Tensor:
+        """Scores of all items, higher is better, float [users, num_items + 1].
+
+        Column 0 is padding: its value means nothing.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def set_popularity(self, counts: Tensor) -> None:
+        """Told before the first step how often each item is a target, float [num_items + 1]."""
+
+    def for_scoring(self) -> Recommender:
+        """A model with the same scores that is cheaper to ask; it need not be fit for training."""
+        return self

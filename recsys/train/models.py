@@ -1,0 +1,49 @@
+"""From a job to its untrained model: the settings give the shape, the data the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from recsys.models import Recommender, SequenceTransformer, TransformerConfig
+from recsys.train.item_links import read_links
+from recsys.train.job import TrainingJob
+
+
+def make_model(job: TrainingJob) -> Recommender:
+    """The untrained model of a job, of the kind that ``model.kind`` names.
+
+    Raises:
+        TrainingError: a file of links can't be read.
+    """
+    return _MAKERS[job.settings.model.kind](job)
+
+
+def _make_transformer(job: TrainingJob) -> Recommender:
+    """With the links that the settings make use of."""
+    settings, store = job.settings.model, job.settings.lake.store
+    use = {"attribute": settings.attributes, "neighbor": settings.neighbor_weight > 0}
+    links = {
+        name: read_links(urls, job.num_items, store)
+        for name, urls in job.links.items()
+        if use[name]
+    }
+    counts = {f"{name}_links": len(found) for name, found in links.items()}
+    attributes = links["attribute"].columns if "attribute" in links else torch.zeros(0)
+    config = TransformerConfig.from_settings(
+        settings.model_dump(),
+        job.num_items,
+        job.max_length,
+        num_attributes=int(attributes.max()) + 1 if len(attributes) else 0,
+        neighbor_weight=settings.neighbor_weight if "neighbor" in links else 0.0,
+        **counts,
+    )
+    model = SequenceTransformer(config)
+    for name, found in links.items():
+        if len(found):
+            model.item_embedding.set_links(name, found)
+    return model
+
+
+_MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {"transformer": _make_transformer}

@@ -38,6 +38,7 @@ class TrainingJob:
         links: urls of the files that link items, by ``attribute`` and ``neighbor``; see
             ``item_links``.
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
+        start_from: bundle of a model whose weights this one starts with; empty starts from chance.
     """
 
     settings: Settings
@@ -52,6 +53,7 @@ class TrainingJob:
     tags: dict[str, str] = field(default_factory=dict)
     links: dict[str, list[str]] = field(default_factory=dict)
     num_users: int = 0
+    start_from: str = ""
 
     @property
     def max_length(self) -> int:

@@ -38,6 +38,7 @@ from recsys.train.optimization import (
 )
 from recsys.train.popularity import count_targets
 from recsys.train.progress import ProgressReport
+from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
 
@@ -57,6 +58,8 @@ class Trainer:
         self.precision = choose_precision(self.settings.precision, self.device)
         torch.manual_seed(self.settings.seed)
         self.model = make_model(job).to(self.device)
+        if job.start_from:
+            copy_weights(self.model, job.start_from)
         self.average = copy.deepcopy(self.model)
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
@@ -104,6 +107,7 @@ class Trainer:
     def _use_popularity(self) -> None:
         settings = self.settings
         fresh = self.state.global_step == 0 and settings.start_from_popularity
+        fresh = fresh and not self.job.start_from
         if not fresh and not self.objective.needs_popularity:
             return
         with self.feed.epoch(0) as batches:

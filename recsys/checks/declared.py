@@ -156,6 +156,21 @@ CHECKS = (
         night=schemas.EVENT_DATE,
     ),
     TableChecks(
+        schemas.GOLD_TRAINING_EXAMPLES,
+        "train",
+        (
+            Unique("rows_in"),
+            same_length(schemas.ITEMS, schemas.EVENT_TYPES, schemas.EVENT_TIMES, schemas.LABELS),
+            one_of(schemas.SPLIT, (schemas.TRAIN_SPLIT, schemas.VALIDATION_SPLIT)),
+            RowRule(
+                "padded to bucket, a true item last",
+                f"size({schemas.ITEMS}) = {schemas.BUCKET} and "
+                f"get({schemas.ITEMS}, size({schemas.ITEMS}) - 1) > 0 and "
+                f"{schemas.CONTEXT} < {schemas.BUCKET}",
+            ),
+        ),
+    ),
+    TableChecks(
         schemas.GOLD_ITEM_LINKS,
         "train",
         (

@@ -19,13 +19,20 @@ class Feed(Section):
     )
 
 
-TASKS = {"transformer": ("next_item",)}
+TASKS = {
+    "transformer": ("next_item",),
+    "matrix_factorization": ("rating",),
+    "collaborative_network": ("interaction",),
+}
 """What each kind of model can be trained for; the first is ``train.task`` auto."""
 
 
 class Model(Section):
-    kind: Literal["transformer"] = Field(description="kind of model (docs/models.md)")
+    kind: Literal["transformer", "matrix_factorization", "collaborative_network"] = Field(
+        description="kind of model (docs/models.md)"
+    )
     dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
+    hidden: int = Field(ge=1, description="width of the dense layer of a collaborative_network")
     blocks: int = Field(ge=1, le=64, description="transformer blocks")
     heads: int = Field(ge=1, description="attention heads; divides dims")
     dropout: float = Field(ge=0, lt=1, description="dropout of embeddings and blocks")
@@ -55,7 +62,7 @@ class Model(Section):
 
 
 class Train(Section):
-    task: Literal["auto", "next_item"] = Field(
+    task: Literal["auto", "next_item", "rating", "interaction"] = Field(
         description="what is learned; auto is the first that the kind of model can learn"
     )
     launcher: Literal["horovodrun", "spark", "single"] = Field(
@@ -129,6 +136,12 @@ class Train(Section):
         ge=0,
         le=1,
         description="negatives are drawn by popularity to this power; 0 draws all items alike",
+    )
+    negatives_per_positive: int = Field(
+        ge=1, description="items drawn against each pair of a user and an item (task interaction)"
+    )
+    factor_regularization: float = Field(
+        ge=0, description="L2 penalty of the vectors and biases that a rating touches (task rating)"
     )
     gbce_calibration: float = Field(
         ge=0, le=1, description="t of gBCE: 0 is plain binary cross-entropy, 1 fully calibrated"

@@ -1,11 +1,17 @@
 """Torch models and their losses: no I/O, no ranks, no Spark."""
 
+from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import Inputs, ModelConfig, Recommender
+from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.registry import build_model, read_config
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
 __all__ = [
+    "CollaborativeNetwork",
+    "CollaborativeNetworkConfig",
     "Inputs",
+    "MatrixFactorization",
+    "MatrixFactorizationConfig",
     "ModelConfig",
     "Recommender",
     "SequenceTransformer",

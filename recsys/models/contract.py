@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,11 @@ class Recommender(nn.Module):
 
     Attributes:
         config: its shape.
+        user_tables: names of weights with a row a user, zeros where it is unknown (see ``pairs``).
     """
 
     config: Any
+    user_tables: ClassVar[tuple[str, ...]] = ()
 
     def knows(self, given: Inputs) -> Tensor:
         """Which users the model can say something about, bool [users]."""

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recsys.models import transformer
+from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import ModelConfig, Recommender
+from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
 _KINDS: dict[str, tuple[Any, Callable[[Any], Recommender]]] = {
     transformer.KIND: (TransformerConfig, SequenceTransformer),
     transformer.FORMER_KIND: (TransformerConfig, SequenceTransformer),
+    MatrixFactorizationConfig.kind: (MatrixFactorizationConfig, MatrixFactorization),
+    CollaborativeNetworkConfig.kind: (CollaborativeNetworkConfig, CollaborativeNetwork),
 }
 
 

@@ -15,6 +15,7 @@ from recsys.bundle import load_for_scoring
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
+from recsys.lake.examples import write_examples
 from recsys.lake.item_links import pin_item_links, read_neighbors, write_item_links
 from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
@@ -33,8 +34,6 @@ from recsys.train.launch import find_result, launch_training
 
 def _train(context: Context) -> Outcome:
     settings = context.settings
-    version = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
-    table = pin_training_table(context.lake, version)
     num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
     fingerprint = fingerprint_of(context, TRAIN)
     folder = _checkpoint_root(context) / f"{context.run_date}-{fingerprint[:12]}"
@@ -46,6 +45,9 @@ def _train(context: Context) -> Outcome:
     }
     links = _write_links(context, read)
     written = {schemas.GOLD_ITEM_LINKS.name: links.version} if links else {}
+    table = _pin_table(context, read)
+    if table.name not in read:
+        written[table.name] = table.version
     job = TrainingJob(
         settings,
         str(context.run_date),
@@ -58,11 +60,12 @@ def _train(context: Context) -> Outcome:
         {**read, **written},
         {"code_commit": code_commit(), "lake": settings.lake.root},
         pin_item_links(context.lake, links.version) if links else {},
+        num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
     )
     result = _launch(context, job)
-    best = result.metrics.get("validation_ndcg_at_10", float("nan"))
+    judged, best = next(iter(result.metrics.items()))
     return Outcome(
-        f"{result.epochs} epochs, best {result.best_epoch + 1} (validation NDCG@10 {best:.4f}), "
+        f"{result.epochs} epochs, best {result.best_epoch + 1} ({judged} {best:.4f}), "
         f"{result.events_per_second:,.0f} events/s, waited {result.wait_share:.1%}",
         rows_in=sum(file.rows for file in table.files),
         details={
@@ -78,6 +81,15 @@ def _train(context: Context) -> Outcome:
         tables_read=read,
         tables_written=written,
     )
+
+
+def _pin_table(context: Context, read: Mapping[str, int]) -> schemas.PinnedTable:
+    """What the task learns from: examples, which are written now, or the windows of build_gold."""
+    windows = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
+    examples = write_examples(context.lake, context.settings.task, read, context.run_date)
+    if examples is None:
+        return pin_training_table(context.lake, windows)
+    return pin_training_table(context.lake, examples.version, schemas.GOLD_TRAINING_EXAMPLES)
 
 
 def _write_links(context: Context, read: Mapping[str, int]) -> Commit | None:

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-from recsys.models import Recommender, SequenceTransformer, TransformerConfig
+from recsys.models import (
+    CollaborativeNetwork,
+    CollaborativeNetworkConfig,
+    MatrixFactorization,
+    MatrixFactorizationConfig,
+    Recommender,
+    SequenceTransformer,
+    TransformerConfig,
+)
 from recsys.train.item_links import read_links
 from recsys.train.job import TrainingJob
 
@@ -46,4 +54,20 @@ def _make_transformer(job: TrainingJob) -> Recommender:
     return model
 
 
-_MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {"transformer": _make_transformer}
+def _make_factorization(job: TrainingJob) -> Recommender:
+    shape = job.settings.model.model_dump()
+    config = MatrixFactorizationConfig.from_settings(shape, job.num_items, job.num_users)
+    return MatrixFactorization(config)
+
+
+def _make_network(job: TrainingJob) -> Recommender:
+    shape = job.settings.model.model_dump()
+    config = CollaborativeNetworkConfig.from_settings(shape, job.num_items, job.num_users)
+    return CollaborativeNetwork(config)
+
+
+_MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {
+    "transformer": _make_transformer,
+    "matrix_factorization": _make_factorization,
+    "collaborative_network": _make_network,
+}

@@ -6,12 +6,18 @@ import torch
 
 from recsys.train.job import TrainingJob
 from recsys.train.objectives.contract import Objective, Wanted
+from recsys.train.objectives.interaction_pairs import InteractionPairs
 from recsys.train.objectives.next_item import NextItem
+from recsys.train.objectives.rating_pairs import RatingPairs
 from recsys.train.rows import Channels
 
 __all__ = ["Objective", "Wanted", "choose_channels", "make_objective"]
 
-_OBJECTIVES: dict[str, type[Objective]] = {"next_item": NextItem}
+_OBJECTIVES: dict[str, type[Objective]] = {
+    "next_item": NextItem,
+    "rating": RatingPairs,
+    "interaction": InteractionPairs,
+}
 
 
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:

@@ -1,0 +1,183 @@
+"""gold/training_examples: what supervised models learn, written by train for the task at hand.
+
+A pair of a user and an item is a window of one event. Of the pairs a share, chosen by a hash of
+both ids, validates: a model with a row a user can't be asked about users it never saw. A user's
+oldest pair trains in any case. An item's only pair may validate: to see that costs another shuffle
+of all pairs, and it is judged as the new items of tomorrow are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from recsys import schemas
+from recsys.errors import LakeError
+from recsys.lake.sequences import holdout_cutoff
+from recsys.lake.tables import Commit, Lake
+from recsys.schemas import (
+    BUCKET,
+    CONTEXT,
+    EVENT_TIMES,
+    EVENT_TYPES,
+    ITEM_IDX,
+    ITEMS,
+    LABELS,
+    SPLIT,
+    USER_IDX,
+    WINDOW,
+)
+
+_CODE, _LABEL, _SECONDS = "_code", "_label", "_seconds"
+_FILES_A_TASK = 8
+
+Versions = Mapping[str, int]
+"""Table name to the Delta version to read."""
+
+
+def write_examples(lake: Lake, task: str, versions: Versions, run_date: date) -> Commit | None:
+    """Write the examples of a task; None where it learns from gold/training_sequences as it is.
+
+    Args:
+        versions: of the gold tables of this night.
+        run_date: nothing of its hold-out is in the examples.
+
+    Raises:
+        LakeError: there is nothing to learn the task from.
+    """
+    write = _WRITERS.get(task)
+    return None if write is None else write(lake, versions, run_date)
+
+
+def write_ratings(lake: Lake, versions: Versions, run_date: date) -> Commit:
+    """Each user's latest rating of an item before the hold-out; its label is the rating.
+
+    Raises:
+        LakeError: nobody has rated anything.
+    """
+    ratings = lake.read(schemas.GOLD_RATINGS, versions[schemas.GOLD_RATINGS.name])
+    pairs = find_ratings(ratings, holdout_cutoff(lake.settings.gold, run_date))
+    if pairs.isEmpty():
+        raise LakeError(
+            "no rating before the hold-out: a model of ratings has nothing to learn",
+            where=lake.path(schemas.GOLD_RATINGS),
+            do="choose a model that learns from what users did (model.kind transformer or "
+            "collaborative_network), name the column of ratings in the log's format, or ingest "
+            "more days",
+        )
+    return _write_pairs(lake, pairs)
+
+
+def write_interactions(lake: Lake, versions: Versions, run_date: date) -> Commit:
+    """Each different item of a user in gold/training_sequences; the label is 1.
+
+    These windows end before the hold-out. A user with a single event is in none, as nothing
+    could be predicted of it, and is unknown to models of pairs too.
+
+    Raises:
+        LakeError: there is no window.
+    """
+    table = schemas.GOLD_TRAINING_SEQUENCES
+    pairs = find_interactions(lake.read(table, versions[table.name]))
+    if pairs.isEmpty():
+        raise LakeError(
+            "no user with two events before the hold-out: there is no pair to learn from",
+            where=lake.path(table),
+            do="ingest more days, or lower gold.holdout_days",
+        )
+    return _write_pairs(lake, pairs)
+
+
+_WRITERS: dict[str, Callable[[Lake, Versions, date], Commit]] = {
+    "rating": write_ratings,
+    "interaction": write_interactions,
+}
+
+
+def find_ratings(ratings: DataFrame, cutoff: datetime) -> DataFrame:
+    """One row a user and item: user_idx, item_idx, _seconds, _code, _label."""
+    before = F.col(schemas.EVENT_TS) < F.lit(cutoff)
+    newest = F.max(F.struct(schemas.EVENT_TS, schemas.RATING)).alias("newest")
+    return (
+        ratings.where(before & (F.col(schemas.EVENT_DATE) <= F.lit(cutoff.date())))
+        .groupBy(USER_IDX, ITEM_IDX)
+        .agg(newest)
+        .select(
+            USER_IDX,
+            ITEM_IDX,
+            F.unix_seconds(f"newest.{schemas.EVENT_TS}").alias(_SECONDS),
+            F.lit(schemas.EVENT_TYPE_CODES["rating"]).alias(_CODE),
+            F.col(f"newest.{schemas.RATING}").alias(_LABEL),
+        )
+    )
+
+
+def find_interactions(windows: DataFrame) -> DataFrame:
+    """One row a user and item, as of their last event: columns as ``find_ratings``."""
+    event = F.explode(F.arrays_zip(ITEMS, EVENT_TIMES, EVENT_TYPES)).alias("e")
+    last = F.max(F.struct(f"e.{EVENT_TIMES}", f"e.{EVENT_TYPES}")).alias("last")
+    return (
+        windows.select(USER_IDX, event)
+        .where(F.col(f"e.{ITEMS}") != schemas.PADDING_IDX)
+        .groupBy(USER_IDX, F.col(f"e.{ITEMS}").alias(ITEM_IDX))
+        .agg(last)
+        .select(
+            USER_IDX,
+            ITEM_IDX,
+            F.col(f"last.{EVENT_TIMES}").alias(_SECONDS),
+            F.col(f"last.{EVENT_TYPES}").alias(_CODE),
+            F.lit(1.0).alias(_LABEL),
+        )
+    )
+
+
+def _write_pairs(lake: Lake, pairs: DataFrame) -> Commit:
+    gold = lake.settings.gold
+    oldest_first = Window.partitionBy(USER_IDX).orderBy(_SECONDS, ITEM_IDX)
+    numbered = pairs.withColumn(WINDOW, F.row_number().over(oldest_first) - 1)
+    share = F.pmod(F.xxhash64(USER_IDX, ITEM_IDX, F.lit("validation")), F.lit(1_000_000))
+    validates = (share / 1_000_000 < gold.validation_share) & (F.col(WINDOW) > 0)
+    examples = numbered.select(
+        USER_IDX,
+        WINDOW,
+        F.array(ITEM_IDX).alias(ITEMS),
+        F.array(_CODE).alias(EVENT_TYPES),
+        F.array(_SECONDS).alias(EVENT_TIMES),
+        F.array(_LABEL).alias(LABELS),
+        F.lit(0).alias(CONTEXT),
+        F.when(validates, schemas.VALIDATION_SPLIT).otherwise(schemas.TRAIN_SPLIT).alias(SPLIT),
+        F.lit(1).alias(BUCKET),
+    )
+    # As many events a file as one of windows has: a pair is one.
+    return write_files(lake, examples, gold.rows_per_row_group * gold.sequence_length)
+
+
+def write_files(lake: Lake, examples: DataFrame, most_rows: int) -> Commit:
+    """Replace gold/training_examples; each file is one row group of one split and bucket.
+
+    Files are the unit that ranks share out, so there are at least ``gold.min_row_groups`` where the
+    rows allow it. Rows are mixed by a hash, so that any file is a sample of all.
+
+    Args:
+        examples: columns of the table.
+        most_rows: of a file.
+    """
+    examples = examples.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        rows = examples.count()
+        a_file = max(1, min(most_rows, rows // lake.settings.gold.min_row_groups))
+        mixed = F.xxhash64(USER_IDX, WINDOW)
+        cell = F.pmod(mixed, F.lit(1 + rows // (_FILES_A_TASK * a_file)))
+        parts: list[str | Column] = [SPLIT, BUCKET]
+        placed = examples.repartition(
+            lake.settings.spark.shuffle_partitions, *parts, cell
+        ).sortWithinPartitions(*parts, mixed, USER_IDX, WINDOW)
+        # One block a file: a row group never ends before maxRecordsPerFile does.
+        options = {"maxRecordsPerFile": str(a_file), "parquet.block.size": str(1 << 30)}
+        return lake.replace(schemas.GOLD_TRAINING_EXAMPLES, placed, options=options)
+    finally:
+        examples.unpersist()

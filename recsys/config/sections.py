@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recsys.config.section import Section
-from recsys.config.training import TASKS, Feed, Model, Train
+from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Train
 
 
 class Lake(Section):
@@ -232,4 +232,28 @@ class Settings(Section):
             raise ValueError(f"train.launcher=single needs train.ranks=1, not {self.train.ranks}")
         if self.generate.users <= self.generate.categories // 2:
             raise ValueError("generate.users must be more than half of generate.categories")
+        return self
+
+    @model_validator(mode="after")
+    def _check_task(self) -> Settings:
+        model, train = self.model, self.train
+        tuned = model.kind == "transformer" and self.task in FINE_TUNING
+        if model.head != "none" and not tuned:
+            raise ValueError(
+                f"model.head={model.head} is for the tasks {', '.join(FINE_TUNING)} of a "
+                f"transformer, not for train.task={self.task}"
+            )
+        if model.head == "none" and tuned and self.task != "purchase":
+            raise ValueError(f"train.task={self.task} needs model.head=linear")
+        if train.label_share < 1 and not tuned:
+            raise ValueError(
+                f"train.label_share={train.label_share} is for the tasks {', '.join(FINE_TUNING)} "
+                f"of a transformer, not for train.task={self.task}"
+            )
+        predicts = self.task == "pretraining" and train.pretraining.attribute_weight > 0
+        if predicts and not model.attributes:
+            raise ValueError(
+                f"train.pretraining.attribute_weight={train.pretraining.attribute_weight} needs "
+                "model.attributes=true"
+            )
         return self

@@ -20,11 +20,13 @@ class Feed(Section):
 
 
 TASKS = {
-    "transformer": ("next_item",),
+    "transformer": ("next_item", "pretraining", "purchase", "click", "rating"),
     "matrix_factorization": ("rating",),
     "collaborative_network": ("interaction",),
 }
 """What each kind of model can be trained for; the first is ``train.task`` auto."""
+FINE_TUNING = ("purchase", "click", "rating")
+"""Tasks of the transformer that learn from labels."""
 
 
 class Model(Section):
@@ -50,6 +52,10 @@ class Model(Section):
     attributes: bool = Field(
         description="items share the vectors of their attributes, where there are any"
     )
+    head: Literal["none", "linear"] = Field(
+        description="linear: states pass a linear layer that starts as the identity (tasks "
+        "purchase, click and rating; the last two need it)"
+    )
     neighbor_weight: float = Field(
         ge=0,
         description="how much an item's vector takes from items that the same users had; "
@@ -61,9 +67,34 @@ class Model(Section):
     )
 
 
+class Pretraining(Section):
+    masked_weight: float = Field(
+        ge=0, description="of items hidden from a pass that sees both sides; next item has 1"
+    )
+    masked_share: float = Field(gt=0, lt=1, description="share of next items that it hides")
+    contrastive_weight: float = Field(
+        ge=0, description="of telling two views of a window from other windows"
+    )
+    temperature: float = Field(gt=0, description="cosines of views are divided by it")
+    crop_share: float = Field(gt=0, le=1, description="share of a window that a cropped view keeps")
+    view_mask_share: float = Field(ge=0, lt=1, description="share of items that a view hides")
+    reorder_share: float = Field(ge=0, le=1, description="share of a window that a view shuffles")
+    attribute_weight: float = Field(
+        ge=0, description="of the attributes of the next item (needs model.attributes)"
+    )
+
+
 class Train(Section):
-    task: Literal["auto", "next_item", "rating", "interaction"] = Field(
+    task: Literal[
+        "auto", "next_item", "pretraining", "purchase", "click", "rating", "interaction"
+    ] = Field(
         description="what is learned; auto is the first that the kind of model can learn"
+    )
+    pretraining: Pretraining = Field(description="terms beside next_item (task pretraining)")
+    label_share: float = Field(
+        gt=0,
+        le=1,
+        description="share of users (by a hash) whose labels train (tasks purchase, click, rating)",
     )
     launcher: Literal["horovodrun", "spark", "single"] = Field(
         description="horovodrun, spark (horovod.spark.run in the executors) or single (one process)"

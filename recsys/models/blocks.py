@@ -1,6 +1,6 @@
 """Parts of a sequence transformer: attention, feed-forward, gated residuals, positions, time.
 
-Everything is causal and works on sequences that are padded in front.
+Everything works on sequences that are padded in front; the mask says what is causal.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class RelativeBias(nn.Module):
     """What is added to the attention of one position to another: by distance, and by time.
 
     Time between two events counts by its logarithm: the bucket of a gap of h hours is
-    2 * log2(1 + h), rounded down, 32 buckets (the last one from about five years on).
+    2 * log2(1 + h), rounded down, 32 buckets (the last one from about five years on). What comes
+    later counts as what came as long before.
 
     Source: Zhai et al. 2024, "Actions Speak Louder than Words" (HSTU), section 3.1, "rab".
     """
@@ -141,26 +142,28 @@ class RelativeBias(nn.Module):
         parts = []
         if self.by_distance is not None:
             places = torch.arange(length, device=self.by_distance.device)
-            parts.append(self.by_distance[:, (places[:, None] - places).clamp(min=0)][None])
+            parts.append(self.by_distance[:, (places[:, None] - places).abs()][None])
         if self.by_gap is not None:
             if hours is None:
                 raise ValueError("a model with model.time_gaps needs the time of each event")
-            gap = (hours[:, :, None] - hours[:, None, :]).clamp(min=0).float()
+            gap = (hours[:, :, None] - hours[:, None, :]).abs().float()
             bucket = (2.0 * torch.log2(1.0 + gap)).long().clamp(max=_TIME_BUCKETS - 1)
             parts.append(self.by_gap[:, bucket].transpose(0, 1))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def attention_mask(real: Tensor) -> Tensor:
+def attention_mask(real: Tensor, causal: bool = True) -> Tensor:
     """Which position may look at which, bool [users, 1, length, length].
 
-    Causal, and no one looks at padding, except that every position sees itself: a row of padding
-    would otherwise have nothing to look at, and its softmax would be NaN.
+    No one looks at padding, nor (``causal``) at what comes later, except that every position sees
+    itself: a row of padding would otherwise have nothing to look at, and its softmax would be NaN.
     """
     length = real.shape[1]
-    causal = torch.ones((length, length), dtype=torch.bool, device=real.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=real.device)
-    return (causal & real[:, None, None, :]) | itself
+    seen = real[:, None, None, :]
+    if causal:
+        seen = seen & torch.ones_like(itself).tril()
+    return seen | itself
 
 
 def initialise(module: nn.Module) -> None:

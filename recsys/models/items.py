@@ -108,7 +108,7 @@ class ItemTable(nn.Module):
         if items is None:
             around = _Propagate.apply(vectors, self._matrix(), self._matrix_transposed())
         else:
-            near, offsets, weights = self._links_of("neighbor", items)
+            near, offsets, weights = self.links_of("neighbor", items)
             needed, places = near.unique(return_inverse=True)
             around = _sum_rows(self._own(needed), places, offsets, weights)
         smoothed = vectors + self.neighbor_weight * around
@@ -119,10 +119,10 @@ class ItemTable(nn.Module):
         vectors = self.weight if items is None else functional.embedding(items, self.weight)
         if self.attribute_embedding is None:
             return vectors
-        columns, offsets, weights = self._links_of("attribute", items)
+        columns, offsets, weights = self.links_of("attribute", items)
         return vectors + _sum_rows(self.attribute_embedding, columns, offsets, weights)
 
-    def _links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, offsets and weights of the links of ``items``, or of all items."""
         offsets = self.get_buffer(f"{name}_offsets")
         columns, weights = self.get_buffer(f"{name}_columns"), self.get_buffer(f"{name}_weights")

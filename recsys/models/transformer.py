@@ -29,6 +29,7 @@ from recsys.models.blocks import (
 )
 from recsys.models.contract import Inputs, Recommender
 from recsys.models.dropout import dropout
+from recsys.models.head import LinearHead
 from recsys.models.items import ItemTable
 
 KIND = "transformer"
@@ -55,6 +56,9 @@ class TransformerConfig:
         event_types: the types of events are inputs.
         num_attributes, attribute_links: different attributes, and links from items to them.
         neighbor_links, neighbor_weight: links between items, and how much neighbours count.
+        head: ``none``, or ``linear``: states pass a ``LinearHead`` (for fine-tuning).
+        mask: a vector that stands for a masked item, which pre-training needs.
+        predicted_attributes: attributes that pre-training predicts; 0 predicts none.
     """
 
     num_items: int
@@ -72,6 +76,9 @@ class TransformerConfig:
     attribute_links: int = 0
     neighbor_links: int = 0
     neighbor_weight: float = 0.0
+    head: str = "none"
+    mask: bool = False
+    predicted_attributes: int = 0
 
     def __post_init__(self) -> None:
         odd = self.positions == "rotary" and self.dims // self.heads % 2
@@ -98,14 +105,14 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
-        """Inverse of ``to_dict``; a configuration of the former kind lacks the later fields.
+        """Inverse of ``to_dict``; a configuration of an earlier release lacks later fields.
 
         Raises:
             ValueError: another kind of model, or fields are missing or unknown.
         """
         fields = {name: value for name, value in values.items() if name != "kind"}
         known, kind = _names(cls), values.get("kind")
-        complete = set(fields) == known
+        complete = known - _LATEST_FIELDS <= set(fields) <= known
         former = kind == FORMER_KIND and set(fields) == _FORMER_FIELDS
         if not former and not (kind == KIND and complete):
             raise ValueError(f"not a configuration of a {KIND}: {dict(values)}")
@@ -113,6 +120,7 @@ class TransformerConfig:
 
 
 _FORMER_FIELDS = {"num_items", "max_length", "dims", "blocks", "heads", "dropout"}
+_LATEST_FIELDS = {"head", "mask", "predicted_attributes"}
 
 
 def _names(cls: type) -> set[str]:
@@ -160,6 +168,10 @@ class SequenceTransformer(Recommender):
             for _ in range(config.blocks)
         )
         self.output_norm = nn.LayerNorm(dims)
+        self.head = LinearHead(dims) if config.head == "linear" else None
+        self.mask_vector = nn.Parameter(torch.empty(dims)) if config.mask else None
+        predicted = config.predicted_attributes
+        self.attribute_output = nn.Linear(dims, predicted) if predicted else None
         bias_column = torch.arange(dims) == 0
         self.register_buffer("bias_column", bias_column, persistent=False)
         self._initialise()
@@ -170,6 +182,10 @@ class SequenceTransformer(Recommender):
             nn.init.normal_(self.position_embedding, std=_EMBEDDING_STD)
         if self.type_embedding is not None:
             nn.init.normal_(self.type_embedding.weight, std=_EMBEDDING_STD)
+        if self.mask_vector is not None:
+            nn.init.normal_(self.mask_vector, std=_EMBEDDING_STD)
+        if self.head is not None:
+            self.head.reset()
         self.item_embedding.reset()
 
     @torch.no_grad()
@@ -193,6 +209,7 @@ class SequenceTransformer(Recommender):
         vectors: Tensor | None = None,
         hours: Tensor | None = None,
         event_types: Tensor | None = None,
+        causal: bool = True,
     ) -> Tensor:
         """Hidden state after each item, float [users, length, dims]; 0 at padding.
 
@@ -206,6 +223,7 @@ class SequenceTransformer(Recommender):
             hours: time of each event, hours since 1970, int [users, length]; only a model with
                 ``time_gaps`` looks at it.
             event_types: codes below 16, int [users, length]; only for ``event_types``.
+            causal: False lets every state see all items, for pre-training on masked items.
 
         Raises:
             ValueError: the model needs times or types that are not given.
@@ -218,7 +236,7 @@ class SequenceTransformer(Recommender):
                 raise ValueError("a model with model.event_types needs the type of each event")
             x = x + self.type_embedding(event_types[:, -length:].long())
         x = dropout(x, self.config.dropout, self.training) * real[..., None]
-        mask = attention_mask(real)
+        mask = attention_mask(real, causal)
         if self.relative_bias is not None:
             hours = None if hours is None else hours[:, -length:]
             mask = self.relative_bias(length, hours).masked_fill(~mask, -torch.inf)
@@ -228,6 +246,8 @@ class SequenceTransformer(Recommender):
         for block in self.blocks:
             x = block(x, mask, rotation)
         hidden: Tensor = self.output_norm(x).masked_fill(self.bias_column, 1.0)
+        if self.head is not None:
+            hidden = self.head(hidden)
         return hidden * real[..., None]
 
     def _embed(self, items: Tensor, vectors: Tensor) -> Tensor:
@@ -277,11 +297,17 @@ class SequenceTransformer(Recommender):
 
         It gives the same scores, costs a look-up an item, and can't be trained on as before.
         """
-        if not self.config.attribute_links and not self.config.neighbor_links:
+        without: dict[str, Any] = {
+            "num_attributes": 0,
+            "attribute_links": 0,
+            "neighbor_links": 0,
+            "neighbor_weight": 0.0,
+            "mask": False,
+            "predicted_attributes": 0,
+        }
+        plain = dataclasses.replace(self.config, **without)
+        if plain == self.config:
             return self
-        plain = dataclasses.replace(
-            self.config, num_attributes=0, attribute_links=0, neighbor_links=0, neighbor_weight=0.0
-        )
         merged = SequenceTransformer(plain).to(self.item_embedding.weight.device)
         weights = {k: v for k, v in self.state_dict().items() if not k.startswith("item_embedding")}
         merged.load_state_dict(weights, strict=False)

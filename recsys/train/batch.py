@@ -76,6 +76,14 @@ class Batch:
         parts = (getattr(self, field.name) for field in dataclasses.fields(self))
         return Batch(*(None if part is None else change(part) for part in parts))  # type: ignore[arg-type]
 
+    def at(self, places: Tensor) -> Batch:
+        """The rows that ``places`` (flat, as positions) are in, with these places as positions."""
+        width = max(1, self.items.shape[1] - 1)
+        rows, row = (places // width).unique(return_inverse=True)
+        others = dataclasses.replace(self, positions=self.items[:, 0])
+        chosen = others._each(lambda part: part.index_select(0, rows))
+        return dataclasses.replace(chosen, positions=row * width + places % width)
+
     def inputs(self) -> dict[str, Tensor | None]:
         """What a model gets of the events besides their items, all but each row's last."""
         both = {"hours": self.hours, "event_types": self.event_types}

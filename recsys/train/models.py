@@ -15,6 +15,7 @@ from recsys.models import (
     SequenceTransformer,
     TransformerConfig,
 )
+from recsys.models.self_supervision import start_from_rates
 from recsys.train.item_links import read_links
 from recsys.train.job import TrainingJob
 
@@ -39,11 +40,15 @@ def _make_transformer(job: TrainingJob) -> Recommender:
     }
     counts = {f"{name}_links": len(found) for name, found in links.items()}
     attributes = links["attribute"].columns if "attribute" in links else torch.zeros(0)
+    num_attributes = int(attributes.max()) + 1 if len(attributes) else 0
+    terms, pretrains = job.settings.train.pretraining, job.settings.task == "pretraining"
     config = TransformerConfig.from_settings(
         settings.model_dump(),
         job.num_items,
         job.max_length,
-        num_attributes=int(attributes.max()) + 1 if len(attributes) else 0,
+        num_attributes=num_attributes,
+        mask=pretrains and (terms.masked_weight > 0 or terms.contrastive_weight > 0),
+        predicted_attributes=num_attributes if pretrains and terms.attribute_weight > 0 else 0,
         neighbor_weight=settings.neighbor_weight if "neighbor" in links else 0.0,
         **counts,
     )
@@ -51,6 +56,8 @@ def _make_transformer(job: TrainingJob) -> Recommender:
     for name, found in links.items():
         if len(found):
             model.item_embedding.set_links(name, found)
+    if model.attribute_output is not None:
+        start_from_rates(model.attribute_output, links["attribute"])
     return model
 
 

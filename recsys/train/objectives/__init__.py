@@ -8,6 +8,9 @@ from recsys.train.job import TrainingJob
 from recsys.train.objectives.contract import Objective, Wanted
 from recsys.train.objectives.interaction_pairs import InteractionPairs
 from recsys.train.objectives.next_item import NextItem
+from recsys.train.objectives.next_label import Click, Rating
+from recsys.train.objectives.pretraining import Pretraining
+from recsys.train.objectives.purchase import Purchase
 from recsys.train.objectives.rating_pairs import RatingPairs
 from recsys.train.rows import Channels
 
@@ -17,14 +20,24 @@ _OBJECTIVES: dict[str, type[Objective]] = {
     "next_item": NextItem,
     "rating": RatingPairs,
     "interaction": InteractionPairs,
+    "pretraining": Pretraining,
+    "purchase": Purchase,
+    "click": Click,
 }
+_OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): Rating}
+"""What a kind of model learns in another way than the others that have the task."""
 
 
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:
     """The objective of a job (``Settings.task``)."""
-    return _OBJECTIVES[job.settings.task](job, device)
+    return _find_objective(job)(job, device)
 
 
 def choose_channels(job: TrainingJob) -> Channels:
     """What the rows of the job's feed must hold."""
-    return _OBJECTIVES[job.settings.task].channels(job)
+    return _find_objective(job).channels(job)
+
+
+def _find_objective(job: TrainingJob) -> type[Objective]:
+    kind, task = job.settings.model.kind, job.settings.task
+    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from recsys.train.objectives import next_item_ranks as ranks
 from recsys.train.objectives.contract import Objective, Wanted, no_loss
 from recsys.train.optimization import step_seed
 from recsys.train.rows import Channels
+
+ReadStates = Callable[[SequenceTransformer, Batch, Tensor, Tensor, Tensor], Tensor]
+"""States float [places, dims] from a model, a batch, its items as rows of vectors [rows, length],
+the vectors, and flat places in [rows, length - 1]."""
 
 
 class NextItem(Objective):
@@ -74,38 +78,47 @@ class NextItem(Objective):
     def sum_losses(
         self, model: SequenceTransformer, wanted: Wanted, drawn: Negatives | None
     ) -> Tensor:
+        return self.sum_over_items(model, wanted, drawn, read_states)
+
+    def sum_over_items(
+        self, model: SequenceTransformer, wanted: Wanted, drawn: Negatives | None, read: ReadStates
+    ) -> Tensor:
+        """The loss of the settings, of what ``read`` makes of the batch at each target's place."""
         if not len(wanted.targets):
             return no_loss(model)
         batch = wanted.batch.to(self.device)
+        places = batch.positions if wanted.places is None else wanted.places.to(self.device)
         targets = wanted.targets.to(self.device, non_blocking=True)
         weights = wanted.weights
         if weights is not None:
             weights = weights.to(self.device, non_blocking=True)
         if drawn is not None:
-            return self._sum_sampled(model, batch, targets, weights, drawn)
+            return self._sum_sampled(model, batch, places, targets, weights, drawn, read)
         vectors = model.item_vectors()
-        hidden = _states(model, batch, batch.items, vectors)
+        hidden = read(model, batch, batch.items, vectors, places)
         return full_softmax_loss(
-            hidden, vectors, targets, weights, self._find_excluded(batch, batch.items)
+            hidden, vectors, targets, weights, self._find_excluded(batch.items, places)
         )
 
     def _sum_sampled(
         self,
         model: SequenceTransformer,
         batch: Batch,
+        places: Tensor,
         targets: Tensor,
         weights: Tensor | None,
         negatives: Negatives,
+        read: ReadStates,
     ) -> Tensor:
         """Only the vectors of items that this step touches are made."""
         touched = torch.cat([batch.items.flatten(), negatives.items, targets.new_zeros(1)])
-        used, places = touched.unique(return_inverse=True)
+        used, rows = touched.unique(return_inverse=True)
         vectors = model.item_vectors(used)
-        items = places[: batch.items.numel()].view_as(batch.items)
-        negatives = negatives._replace(items=places[batch.items.numel() : -1])
+        items = rows[: batch.items.numel()].view_as(batch.items)
+        negatives = negatives._replace(items=rows[batch.items.numel() : -1])
         targets = torch.searchsorted(used, targets)
-        hidden = _states(model, batch, items, vectors)
-        excluded = self._find_excluded(batch, items)
+        hidden = read(model, batch, items, vectors, places)
+        excluded = self._find_excluded(items, places)
         if self.kind == "gbce":
             share = min(1.0, len(negatives.items) / max(1, self._num_items - 1))
             power = calibrate(share, self.settings.gbce_calibration)
@@ -114,16 +127,32 @@ class NextItem(Objective):
             )
         return sampled_softmax_loss(hidden, vectors, targets, negatives, weights, excluded)
 
-    def _find_excluded(self, batch: Batch, items: Tensor) -> Excluded | None:
+    def _find_excluded(self, items: Tensor, places: Tensor) -> Excluded | None:
         if not self.settings.exclude_own_items:
             return None
-        return Excluded(items, batch.positions // (items.shape[1] - 1))
+        return Excluded(items, places // (items.shape[1] - 1))
 
 
-def _states(model: SequenceTransformer, batch: Batch, items: Tensor, vectors: Tensor) -> Tensor:
-    """Hidden states float [positions, dims] at the positions that have a target."""
+def read_states(
+    model: SequenceTransformer, batch: Batch, items: Tensor, vectors: Tensor, places: Tensor
+) -> Tensor:
+    """Hidden states float [places, dims] after the events at ``places``."""
     hidden: Tensor = model(items[:, :-1], vectors, **batch.inputs())
-    return hidden.flatten(0, 1).index_select(0, batch.positions)
+    return hidden.flatten(0, 1).index_select(0, places)
+
+
+def touch_items(model: SequenceTransformer, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Items as rows of the vectors that they need, shaped alike, and these float [rows, dims].
+
+    Row 0 is padding whether there is some or not.
+    """
+    used, rows = torch.cat([items.flatten(), items.new_zeros(1)]).unique(return_inverse=True)
+    return rows[:-1].view_as(items), model.item_vectors(used)
+
+
+def next_events(values: Tensor, places: Tensor) -> Tensor:
+    """``values`` [rows, length] of the events after ``places`` (flat in [rows, length - 1])."""
+    return values[:, 1:].flatten().index_select(0, places)
 
 
 def choose_loss(settings: Train, num_items: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ NDCG = f"validation_ndcg_at_{K}"
 HIT_RATE = f"validation_hit_rate_at_{K}"
 LOSS = "validation_loss"
 
+FindTargets = Callable[[Batch], tuple[Batch, Tensor]]
+"""A batch whose positions have a target, and the targets' item_idx, int64 [positions]."""
+
 
 @torch.no_grad()
 def validate(
@@ -25,10 +28,12 @@ def validate(
     communicator: Communicator,
     device: torch.device,
     exclude_own_items: bool = False,
+    find_targets: FindTargets | None = None,
 ) -> dict[str, float]:
-    """NDCG@10, hit rate@10 and mean -log softmax of the next item, over all ranks' positions.
+    """NDCG@10, hit rate@10 and mean -log softmax of the target, over all ranks' positions.
 
-    Every position with a next item counts once; its target is ranked among all items, a tie
+    Targets are the next items, or what ``find_targets`` (on ``device``) makes of a batch. Every
+    position with a target counts once; its target is ranked among all items, a tie
     counts against it. With one target, DCG is 1 / log2(rank + 1) and the ideal DCG is 1. Sums
     are added up over ranks in float64, so all ranks return the same numbers.
     """
@@ -36,12 +41,11 @@ def validate(
     sums = torch.zeros(4, dtype=torch.float64)
     vectors = model.item_vectors()
     for made in batches:
-        batch = made.to(device)
+        batch, targets = (find_targets or _next_items)(made.to(device))
         if not len(batch.positions):
             continue
         hidden = model(batch.items[:, :-1], vectors, **batch.inputs())
         hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
-        targets = batch.items[:, 1:].flatten()[batch.positions]
         step = chunk_positions(len(vectors), device)
         for start in range(0, len(targets), step):
             chunk = slice(start, start + step)
@@ -50,6 +54,10 @@ def validate(
     ndcg, hits, loss, count = communicator.allreduce_sum(sums).tolist()
     count = max(count, 1.0)
     return {NDCG: ndcg / count, HIT_RATE: hits / count, LOSS: loss / count}
+
+
+def _next_items(batch: Batch) -> tuple[Batch, Tensor]:
+    return batch, batch.items[:, 1:].flatten()[batch.positions]
 
 
 def _items_before(batch: Batch, chunk: slice) -> Excluded:

@@ -1,0 +1,173 @@
+"""Labels of what a user does next: whether the next event is a click, how its item is rated.
+
+The state before an event and the event's item say the label: ``head.predict`` of their product,
+which is the item's score. So items keep the order of their predictions in lists.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recsys.models import SequenceTransformer
+from recsys.schemas import EVENT_TYPE_CODES
+from recsys.train.batch import Batch
+from recsys.train.communication import Communicator
+from recsys.train.job import TrainingJob
+from recsys.train.objectives.contract import Objective, Wanted, no_loss
+from recsys.train.objectives.labels import choose_labelled, needed_channels
+from recsys.train.objectives.next_item import next_events, read_states, touch_items
+from recsys.train.rows import Channels
+
+AUC, LOG_LOSS = "validation_auc", "validation_log_loss"
+RMSE = "validation_rmse"
+
+_CLICK = EVENT_TYPE_CODES["click"]
+_MIDDLE_RATING = 3.0
+
+
+class NextLabel(Objective):
+    """Predicts a number of each event from what was before it and the event's item."""
+
+    @abstractmethod
+    def labels_of(self, batch: Batch, positions: Tensor) -> Tensor:
+        """Labels of the events after ``positions``, float32 [positions]; NaN: there is none."""
+
+    @abstractmethod
+    def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """Losses float32 [targets]."""
+
+    def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """None: how often an item has a label says nothing about the label."""
+        return batch.items[:0, 0], None
+
+    def choose(self, batch: Batch) -> Wanted:
+        labelled = choose_labelled(batch, self.settings.label_share, self.settings.seed)
+        return self._take(batch, labelled)
+
+    def sum_losses(self, model: SequenceTransformer, wanted: Wanted, drawn: None) -> Tensor:
+        if not len(wanted.targets):
+            return no_loss(model)
+        predictions = self._predict(model, wanted.batch.to(self.device))
+        losses = self.measure(predictions, wanted.targets.to(self.device, non_blocking=True))
+        if wanted.weights is not None:
+            losses = losses * wanted.weights.to(self.device, non_blocking=True)
+        return losses.sum()
+
+    @torch.no_grad()
+    def predict_all(
+        self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions and labels of all ranks' validation events, float64 [events] each."""
+        model.eval()
+        parts = [torch.zeros(2, 0, dtype=torch.float64)]
+        for made in batches:
+            wanted = self._take(made, made.positions)
+            if len(wanted.targets):
+                predictions = self._predict(model, wanted.batch.to(self.device)).cpu()
+                parts.append(torch.stack([predictions.double(), wanted.targets.double()]))
+        predictions, labels = _gather(torch.cat(parts, dim=1), communicator)
+        return predictions, labels
+
+    def _take(self, batch: Batch, positions: Tensor) -> Wanted:
+        labels = self.labels_of(batch, positions)
+        known = ~labels.isnan()
+        places, weights = positions[known], None
+        if batch.weights is not None:
+            weights = next_events(batch.weights, places)
+        return Wanted(batch.at(places), labels[known], weights)
+
+    def _predict(self, model: SequenceTransformer, batch: Batch) -> Tensor:
+        """Predictions float32 [positions]."""
+        assert model.head is not None, "settings ask for a head with this task"
+        items, vectors = touch_items(model, batch.items)
+        hidden = read_states(model, batch, items, vectors, batch.positions)
+        own = functional.embedding(next_events(items, batch.positions), vectors)
+        return model.head.predict((hidden.float() * own.float()).sum(dim=1))
+
+
+class Click(NextLabel):
+    """Whether a user who meets an item does more than view it: binary cross-entropy."""
+
+    main_metric = AUC
+
+    @staticmethod
+    def channels(job: TrainingJob) -> Channels:
+        return needed_channels(job, event_types=True)
+
+    def labels_of(self, batch: Batch, positions: Tensor) -> Tensor:
+        """1 for a click or anything stronger, 0 for a view alone."""
+        assert batch.event_types is not None, "the feed was asked for event types"
+        return (next_events(batch.event_types, positions) >= _CLICK).float()
+
+    def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(predictions, labels, reduction="none")
+
+    def validate(
+        self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
+    ) -> dict[str, float]:
+        """Area under the ROC curve, and mean of -log of the label's probability."""
+        logits, labels = self.predict_all(model, batches, communicator)
+        losses = self.measure(logits, labels)
+        loss = float(losses.mean()) if len(losses) else math.nan
+        return {AUC: area_under_roc(logits, labels), LOG_LOSS: loss}
+
+
+class Rating(NextLabel):
+    """The rating of the item of an event: squared error, around the middle of 1 to 5."""
+
+    main_metric = RMSE
+    higher_is_better = False
+
+    @staticmethod
+    def channels(job: TrainingJob) -> Channels:
+        return needed_channels(job, labels=True)
+
+    def labels_of(self, batch: Batch, positions: Tensor) -> Tensor:
+        assert batch.labels is not None, "the feed was asked for labels"
+        return next_events(batch.labels, positions)
+
+    def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        return (_MIDDLE_RATING + predictions - labels).square()
+
+    def validate(
+        self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
+    ) -> dict[str, float]:
+        """Root mean squared error, in stars."""
+        errors = self.measure(*self.predict_all(model, batches, communicator))
+        return {RMSE: math.sqrt(float(errors.mean())) if len(errors) else math.nan}
+
+
+def area_under_roc(scores: Tensor, labels: Tensor) -> float:
+    """Share of pairs of a positive and a negative that are in order, a tie counts half.
+
+    0.5 where there is no such pair. From ranks: Hanley and McNeil 1982, section "Wilcoxon".
+
+    Args:
+        scores: [events].
+        labels: 0 or 1, [events].
+    """
+    positives = int((labels > 0).sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return 0.5
+    _, place, count = torch.unique(scores, return_inverse=True, return_counts=True)
+    ranks = count.cumsum(0).double() - (count.double() - 1.0) / 2.0
+    total = float(ranks[place][labels > 0].sum())
+    return (total - positives * (positives + 1) / 2.0) / (positives * negatives)
+
+
+def _gather(own: Tensor, communicator: Communicator) -> Tensor:
+    """[2, events] of all ranks, one after the other, on every rank."""
+    counts = torch.zeros(communicator.size, dtype=torch.float64)
+    counts[communicator.rank] = own.shape[1]
+    ends = communicator.allreduce_sum(counts).cumsum(0).long()
+    every = own.new_zeros(2, int(ends[-1]))
+    end = int(ends[communicator.rank])
+    every[:, end - own.shape[1] : end] = own
+    return communicator.allreduce_sum(every)

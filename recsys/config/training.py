@@ -87,9 +87,7 @@ class Pretraining(Section):
 class Train(Section):
     task: Literal[
         "auto", "next_item", "pretraining", "purchase", "click", "rating", "interaction"
-    ] = Field(
-        description="what is learned; auto is the first that the kind of model can learn"
-    )
+    ] = Field(description="what is learned; auto is the first that the kind of model can learn")
     pretraining: Pretraining = Field(description="terms beside next_item (task pretraining)")
     label_share: float = Field(
         gt=0,

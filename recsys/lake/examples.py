@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 
-from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import LakeError
+from recsys.lake.example_files import write_files
+from recsys.lake.labelled_windows import write_rated_windows
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.tables import Commit, Lake
 from recsys.schemas import (
@@ -33,23 +34,25 @@ from recsys.schemas import (
 )
 
 _CODE, _LABEL, _SECONDS = "_code", "_label", "_seconds"
-_FILES_A_TASK = 8
 
 Versions = Mapping[str, int]
 """Table name to the Delta version to read."""
 
 
-def write_examples(lake: Lake, task: str, versions: Versions, run_date: date) -> Commit | None:
+def write_examples(
+    lake: Lake, task: str, versions: Versions, run_date: date, kind: str | None = None
+) -> Commit | None:
     """Write the examples of a task; None where it learns from gold/training_sequences as it is.
 
     Args:
         versions: of the gold tables of this night.
         run_date: nothing of its hold-out is in the examples.
+        kind: of the model; some learn a task from other examples than the rest.
 
     Raises:
         LakeError: there is nothing to learn the task from.
     """
-    write = _WRITERS.get(task)
+    write = _OF_KIND.get((kind, task)) or _WRITERS.get(task)
     return None if write is None else write(lake, versions, run_date)
 
 
@@ -95,6 +98,9 @@ def write_interactions(lake: Lake, versions: Versions, run_date: date) -> Commit
 _WRITERS: dict[str, Callable[[Lake, Versions, date], Commit]] = {
     "rating": write_ratings,
     "interaction": write_interactions,
+}
+_OF_KIND: dict[tuple[str | None, str], Callable[[Lake, Versions, date], Commit]] = {
+    ("transformer", "rating"): write_rated_windows
 }
 
 
@@ -154,30 +160,3 @@ def _write_pairs(lake: Lake, pairs: DataFrame) -> Commit:
     )
     # As many events a file as one of windows has: a pair is one.
     return write_files(lake, examples, gold.rows_per_row_group * gold.sequence_length)
-
-
-def write_files(lake: Lake, examples: DataFrame, most_rows: int) -> Commit:
-    """Replace gold/training_examples; each file is one row group of one split and bucket.
-
-    Files are the unit that ranks share out, so there are at least ``gold.min_row_groups`` where the
-    rows allow it. Rows are mixed by a hash, so that any file is a sample of all.
-
-    Args:
-        examples: columns of the table.
-        most_rows: of a file.
-    """
-    examples = examples.persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        rows = examples.count()
-        a_file = max(1, min(most_rows, rows // lake.settings.gold.min_row_groups))
-        mixed = F.xxhash64(USER_IDX, WINDOW)
-        cell = F.pmod(mixed, F.lit(1 + rows // (_FILES_A_TASK * a_file)))
-        parts: list[str | Column] = [SPLIT, BUCKET]
-        placed = examples.repartition(
-            lake.settings.spark.shuffle_partitions, *parts, cell
-        ).sortWithinPartitions(*parts, mixed, USER_IDX, WINDOW)
-        # One block a file: a row group never ends before maxRecordsPerFile does.
-        options = {"maxRecordsPerFile": str(a_file), "parquet.block.size": str(1 << 30)}
-        return lake.replace(schemas.GOLD_TRAINING_EXAMPLES, placed, options=options)
-    finally:
-        examples.unpersist()

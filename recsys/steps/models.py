@@ -86,7 +86,10 @@ def _train(context: Context) -> Outcome:
 def _pin_table(context: Context, read: Mapping[str, int]) -> schemas.PinnedTable:
     """What the task learns from: examples, which are written now, or the windows of build_gold."""
     windows = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
-    examples = write_examples(context.lake, context.settings.task, read, context.run_date)
+    settings = context.settings
+    examples = write_examples(
+        context.lake, settings.task, read, context.run_date, settings.model.kind
+    )
     if examples is None:
         return pin_training_table(context.lake, windows)
     return pin_training_table(context.lake, examples.version, schemas.GOLD_TRAINING_EXAMPLES)

@@ -102,17 +102,22 @@ class ItemTable(nn.Module):
             return self._compose(items)
 
     def _compose(self, items: Tensor | None) -> Tensor:
-        vectors = self._own(items)
         if not len(self.get_buffer("neighbor_columns")):
-            return vectors
+            return self._own(items)
         if items is None:
-            around = _Propagate.apply(vectors, self._matrix(), self._matrix_transposed())
+            vectors = self._own(None)
+            turned = self._matrix_transposed() if torch.is_grad_enabled() else None
+            around = _Propagate.apply(vectors, self._matrix(), turned)
         else:
             near, offsets, weights = self.links_of("neighbor", items)
-            needed, places = near.unique(return_inverse=True)
-            around = _sum_rows(self._own(needed), places, offsets, weights)
-        smoothed = vectors + self.neighbor_weight * around
-        return torch.cat([vectors[:, :1], smoothed[:, 1:]], dim=1)
+            # Looked up at once: each look-up in the table has a gradient as large as the table.
+            needed, places = torch.cat([items, near]).unique(return_inverse=True)
+            own = self._own(needed)
+            vectors = functional.embedding(places[: len(items)], own)
+            around = _sum_rows(own, places[len(items) :], offsets, weights)
+        share = around.new_full((around.shape[1],), self.neighbor_weight)
+        share[0] = 0.0
+        return torch.addcmul(vectors, around, share)
 
     def _own(self, items: Tensor | None) -> Tensor:
         """Without neighbours."""
@@ -158,7 +163,7 @@ class _Propagate(torch.autograd.Function):
     """matrix @ vectors, whose gradient torch would make by transposing the matrix every time."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, matrix: Tensor, transposed: Tensor | None) -> Tensor:
         ctx.transposed = transposed
         return matrix @ vectors
 

@@ -7,7 +7,6 @@ like one rank with an N times larger batch, also where windows or ranks have une
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from recsys.train.optimization import (
     autocast,
     choose_device,
     choose_precision,
+    copy_parameters,
     make_optimizer,
     step_seed,
     update_average,
@@ -60,7 +60,8 @@ class Trainer:
         self.model = make_model(job).to(self.device)
         if job.start_from:
             copy_weights(self.model, job.start_from)
-        self.average = copy.deepcopy(self.model)
+        self.average = copy_parameters(self.model)
+        self.weight_names = {name for name, _ in self.model.named_parameters()}
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
         self.objective = make_objective(job, self.device)
@@ -209,8 +210,10 @@ class Trainer:
             metrics[judged], state.best_metrics[judged]
         ):
             state.best_epoch, state.best_metrics = state.epoch, metrics
-            weights = self.average.state_dict()
-            self.best_weights = {name: w.detach().cpu().clone() for name, w in weights.items()}
+            self.best_weights = {
+                name: weight.detach().cpu().clone() if name in self.weight_names else weight.cpu()
+                for name, weight in self.average.state_dict().items()
+            }
         if self.communicator.rank == 0:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)

@@ -11,21 +11,28 @@ from recsys.lake.erasure import check_quiet, erase_rows, find_users
 from recsys.lake.proof import prove, purge
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
+from recsys.steps.forget import find_model_stores
 
 
 def erase(options: argparse.Namespace) -> None:
-    """``recsys erase USER …``: rows, index, lists, old files; then the proof."""
+    """``recsys erase USER …``: rows in models and tables, index, lists, old files; the proof."""
     settings, log = read_settings(options)
     lake = Lake(build_session(settings, "recsys erase"), settings)
     users = find_users(lake, _ids(options))
     if not options.force:
         check_quiet(lake)
     _say(f"erasing {len(users.raw)} users, {len(users.indices)} of them known")
+    # Models first: once the tables have forgotten the users, nobody knows their indices any more.
+    stores = find_model_stores(settings)
+    if users.indices:
+        stores.forget(users.indices, _say)
     erase_rows(lake, log, users, _say)
     purge(lake, _say)
     files, entries = prove(lake, log, users)
+    models = stores.check(users.indices)
     _say(
         f"proof: {files:,} data files and {entries:,} log entries read, none holds an id; "
+        f"{models} models with a row a user read, none knows one of them; "
         f"{len(users.indices)} indices will never be given again"
     )
     _say(

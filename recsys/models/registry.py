@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from recsys.models import transformer
@@ -11,7 +11,7 @@ from recsys.models.contract import ModelConfig, Recommender
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
-_KINDS: dict[str, tuple[Any, Callable[[Any], Recommender]]] = {
+_KINDS: dict[str, tuple[Any, type[Recommender]]] = {
     transformer.KIND: (TransformerConfig, SequenceTransformer),
     transformer.FORMER_KIND: (TransformerConfig, SequenceTransformer),
     MatrixFactorizationConfig.kind: (MatrixFactorizationConfig, MatrixFactorization),
@@ -41,3 +41,14 @@ def build_model(config: ModelConfig | Mapping[str, Any]) -> Recommender:
     if isinstance(config, Mapping):
         config = read_config(config)
     return _KINDS[config.to_dict()["kind"]][1](config)
+
+
+def kinds_with_users() -> list[str]:
+    """Kinds of models that have a row for each user (``Recommender.user_tables``)."""
+    return [kind for kind in _KINDS if tables_of_users(kind)]
+
+
+def tables_of_users(kind: str | None = None) -> frozenset[str]:
+    """Names of weights with a row a user, of one kind or of all."""
+    kinds = _KINDS if kind is None else (kind,)
+    return frozenset(name for known in kinds for name in _KINDS[known][1].user_tables)

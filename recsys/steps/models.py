@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys import __version__, schemas
 from recsys.bundle import load_for_scoring
-from recsys.config import local_lake_path
+from recsys.config import Settings, local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
 from recsys.lake.examples import write_examples
@@ -36,7 +36,7 @@ def _train(context: Context) -> Outcome:
     settings = context.settings
     num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
     fingerprint = fingerprint_of(context, TRAIN)
-    folder = _checkpoint_root(context) / f"{context.run_date}-{fingerprint[:12]}"
+    folder = checkpoint_root(settings) / f"{context.run_date}-{fingerprint[:12]}"
     if context.force:
         shutil.rmtree(folder, ignore_errors=True)
     read = {
@@ -219,15 +219,20 @@ def _highest(context: Context, table: schemas.Table, index: str) -> int:
     return int(rows[0][0])
 
 
-def _checkpoint_root(context: Context) -> Path:
-    configured = context.settings.train.checkpoint_dir
+def checkpoint_root(settings: Settings) -> Path:
+    """The folder of all trainings' checkpoints and bundles.
+
+    Raises:
+        ConfigError: the lake is not a local folder and none is set.
+    """
+    configured = settings.train.checkpoint_dir
     if configured:
         return Path(configured).absolute()
-    root = local_lake_path(context.settings.lake.root)
+    root = local_lake_path(settings.lake.root)
     if root is None:
         raise ConfigError(
             "train.checkpoint_dir must be set for a lake that is not a local folder",
-            where=context.settings.lake.root,
+            where=settings.lake.root,
             do="name a folder that all ranks and the driver share",
         )
     return root / "_checkpoints"

@@ -50,7 +50,7 @@ class CheckpointStore:
         """The newest readable state of this identity, or None to start anew."""
         for path in self._paths():
             try:
-                content = _read(path)
+                content = read_checkpoint(path)
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", path, error)
                 continue
@@ -82,7 +82,12 @@ def _step(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """``identity`` and ``state`` of a file.
+
+    Raises:
+        OSError, ValueError, RuntimeError: it can't be read, or is damaged.
+    """
     size = path.stat().st_size - _DIGEST_BYTES
     with path.open("rb") as file:
         if size < 0 or hash_file(file, size) != file.read():

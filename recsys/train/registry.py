@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,19 @@ class Champion:
     version: str
     run_id: str
     bundle: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Runs of one experiment.
+
+    Attributes:
+        location: where MLflow keeps the experiment's models: a path or a URL.
+        runs: run id to the lake that it was trained on, as its settings named it.
+    """
+
+    location: str
+    runs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,26 @@ class ModelRegistry:
             champion = self._by_alias(client)
         leading = str(champion.version) if champion else None
         return [_describe(run, versions.get(run.info.run_id, ""), leading) for run in runs]
+
+    def find_trained(self, kinds: Iterable[str]) -> list[Trained]:
+        """All runs of some kinds of models, in any experiment, deleted ones too."""
+        from mlflow.entities import ViewType
+
+        found = []
+        with reach(self.uri, self.timeout_seconds) as client:
+            for experiment in client.search_experiments(view_type=ViewType.ALL):
+                runs: dict[str, str] = {}
+                for kind in kinds:
+                    wanted, page = f"params.`model.kind` = '{kind}'", None
+                    while page != "":
+                        some = client.search_runs(
+                            [experiment.experiment_id], wanted, ViewType.ALL, page_token=page
+                        )
+                        runs |= {run.info.run_id: run.data.tags.get("lake", "") for run in some}
+                        page = some.token or ""
+                if runs:
+                    found.append(Trained(str(experiment.artifact_location), runs))
+        return found
 
     def _versions(self, client: Any) -> list[Any]:
         return list(client.search_model_versions(f"name = '{self.model_name}'"))

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from recsys import schemas
+from recsys.bundle import load_bundle
+from recsys.cli.main import main
 from recsys.errors import InputError, LakeError
 from recsys.lake.erasure import check_quiet, erase_rows, find_users
 from recsys.lake.local import local_frame
+from recsys.lake.operations import read_night
 from recsys.lake.proof import prove, purge
 from recsys.lake.publish import Published, live, live_lists, publish
 from recsys.lake.tables import Lake
-from tests.spark.etl_nights import DAILY, DAYS, SMALL, Etl, content
+from recsys.steps.models import TRAIN
+from tests.spark.etl_nights import DAILY, DAYS, SMALL, STEPS, Etl, content
 from tests.spark.tiny_logs import event
 
 pytestmark = pytest.mark.spark
@@ -119,3 +125,47 @@ def test_no_user_and_a_running_night_are_refused(
     etl.lake.append(schemas.OPS_RUNS, frame)
     with pytest.raises(LakeError, match="has not ended"):
         check_quiet(etl.lake)
+
+
+def test_the_command_erases_users_from_models_too(
+    make_lake: Callable[..., Lake], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model with a row a user, trained by a night and kept by MLflow, then the whole command."""
+    settings = [
+        *WITH_PSEUDONYMS, "model.kind=collaborative_network", "model.dims=8",
+        "train.launcher=single", "train.ranks=1", "train.max_epochs=1",
+        "gold.validation_share=0.4",
+    ]  # fmt: skip
+    etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *settings), tmp_path / "logs")
+    etl.write({DAYS[0]: records(0, ("ann", "bob", "cid", "dan"))})
+    etl.write({DAYS[1]: records(1, ("ann", "bob", "cid", "dan"))})
+    etl.run(DAYS[1], steps=(*STEPS, TRAIN))
+    train = read_night(etl.lake, DAYS[1]).runs["train"]
+    assert train.details["checks red"] == "0"
+    assert (
+        etl.lake.version(schemas.GOLD_TRAINING_EXAMPLES)
+        == (train.tables_written[schemas.GOLD_TRAINING_EXAMPLES.name])
+    )
+    bundles = [file.parent for file in (tmp_path / "lake").rglob("bundle.json")]
+    assert len(bundles) == 2  # beside the checkpoints, and MLflow's
+    users = find_users(etl.lake, GONE)
+    everyone = torch.tensor([row[0] for row in etl.lake.read(schemas.SILVER_USERS).select(
+        "user_idx").collect()])  # fmt: skip
+    for bundle in bundles:
+        assert load_bundle(bundle)[0].knows({"user_idx": everyone}).all()
+
+    log_format = tmp_path / "daily.yaml"
+    log_format.write_text(yaml.safe_dump(DAILY.model_dump(mode="json")), encoding="utf-8")
+    options = ["--lake", f"{tmp_path}/lake", "--format", str(log_format), *settings]
+    with pytest.raises(SystemExit) as ended:
+        main(["erase", *GONE, *options])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
+    assert "2 models with a row a user read, none knows one of them" in said
+    for bundle in bundles:
+        model, _ = load_bundle(bundle)
+        left = model.knows({"user_idx": everyone})
+        assert left.tolist() == [int(user) not in users.indices for user in everyone]
+        assert not model.get_parameter("user_embedding.weight")[list(users.indices)].any()
+    examples = etl.lake.read(schemas.GOLD_TRAINING_EXAMPLES)
+    assert not examples.where(examples["user_idx"].isin(*users.indices)).count()

@@ -19,6 +19,8 @@ from recsys.benchmark.measure import PARTS, K, measure
 from recsys.benchmark.sequence_file import SequenceSet, read_attributes, read_sequences
 from recsys.bundle import load_for_scoring
 from recsys.config import Settings
+from recsys.errors import ConfigError
+from recsys.models.registry import kinds_with_users
 from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
 from recsys.train.job import TrainingJob
@@ -75,10 +77,17 @@ def run_sequences(
         baselines: measure popularity, item-item and Spark ALS too.
 
     Raises:
+        ConfigError: the kind of model learns from pairs, of which the protocol has none.
         InputError: the file can't be used; it names the line.
         TrainingError: see ``launch_training``.
     """
     started = time.perf_counter()
+    kind = settings.model.kind
+    if kind in kinds_with_users():
+        raise ConfigError(
+            f"model.kind={kind} has a row a user and learns from pairs; this protocol has windows",
+            do="choose another kind, or measure it in a night or with benchmarks.rating_factors",
+        )
     data = read_sequences(path)
     parts = split(data.sequences)
     if parts.left_out:

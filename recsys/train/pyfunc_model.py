@@ -43,7 +43,8 @@ class RankingModel(PythonModel):
         Args:
             context: of MLflow.
             model_input: column ``items``, a history of item_idx, oldest first; for a model that
-                looks at them ``event_times`` (Unix seconds) and ``event_types`` (codes) too.
+                looks at them ``event_times`` (Unix seconds), ``event_types`` (codes) and
+                ``user_idx`` too.
             params: ``n``, the length of the lists.
         """
         columns = ("items", "event_times", "event_types")
@@ -52,6 +53,8 @@ class RankingModel(PythonModel):
             for name in columns
             if name in model_input
         }
+        if "user_idx" in self.model.config.looks_at and "user_idx" not in model_input:
+            raise ValueError("a model with a row a user needs the column user_idx")
         if "user_idx" in model_input:
             given["user_idx"] = model_input["user_idx"].to_numpy(np.int64)
         inputs = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)

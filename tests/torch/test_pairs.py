@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.benchmark.run import run_sequences
 from recsys.bundle import load_bundle
+from recsys.config import load_settings
+from recsys.errors import ConfigError
 from recsys.models import MatrixFactorization, MatrixFactorizationConfig
 from recsys.schemas import PinnedTable
 from recsys.train.batch import make_batch
@@ -189,3 +192,9 @@ def test_negatives_are_drawn_evenly_and_are_never_the_pair_itself(
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_the_protocol_of_windows_refuses_models_of_pairs(tmp_path: Path) -> None:
+    settings = load_settings("conf/benchmark.yaml", ["model.kind=matrix_factorization"])
+    with pytest.raises(ConfigError, match=r"model\.kind=matrix_factorization has a row a user"):
+        run_sequences(tmp_path / "unread", None, settings, tmp_path)

@@ -137,8 +137,8 @@ def test_the_command_erases_users_from_models_too(
         "gold.validation_share=0.4",
     ]  # fmt: skip
     etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *settings), tmp_path / "logs")
-    etl.write({DAYS[0]: records(0, ("ann", "bob", "cid", "dan"))})
-    etl.write({DAYS[1]: records(1, ("ann", "bob", "cid", "dan"))})
+    etl.write({DAYS[day]: records(day, ("ann", "bob", "cid", "dan")) for day in range(2)})
+    etl.run(DAYS[0])
     etl.run(DAYS[1], steps=(*STEPS, TRAIN))
     train = read_night(etl.lake, DAYS[1]).runs["train"]
     assert train.details["checks red"] == "0"
@@ -158,7 +158,7 @@ def test_the_command_erases_users_from_models_too(
     log_format.write_text(yaml.safe_dump(DAILY.model_dump(mode="json")), encoding="utf-8")
     options = ["--lake", f"{tmp_path}/lake", "--format", str(log_format), *settings]
     with pytest.raises(SystemExit) as ended:
-        main(["erase", *GONE, *options])
+        main(["erase", *GONE, "--force", *options])  # its night was not published
     said = capsys.readouterr().out
     assert ended.value.code == 0, said
     assert "2 models with a row a user read, none knows one of them" in said

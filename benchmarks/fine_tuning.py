@@ -1,6 +1,6 @@
 """Fine-tuned from a pre-trained model against the same model from scratch, with few labels or many.
 
-    python -m benchmarks.fine_tuning [--events 300000] [--users 6000] [--seeds 1 2 3] [--folder F]
+    python -m benchmarks.fine_tuning [--events 150000] [--users 4000] [--seeds 1 2 3] [--folder F]
     python -m benchmarks.fine_tuning --log PATH --format movielens --date 1998-04-22 --tasks rating
 
 A generated log, or another one, goes through the ETL once. Half of the validation users choose the
@@ -55,7 +55,7 @@ TRAIN = [
     "train.launcher=single", "train.ranks=1", "train.recency_half_life_days=null",
     "train.per_rank_batch_size=64", "train.warmup_steps=20",
 ]  # fmt: skip
-PRETRAINED = ["train.task=pretraining", "train.max_epochs=12", "train.patience=2"]
+PRETRAINED = ["train.task=pretraining", "train.max_epochs=8", "train.patience=2"]
 TUNED = [
     "model.head=linear",
     "train.learning_rate=0.001",
@@ -188,8 +188,8 @@ def compare(
 def main() -> None:
     """Make the windows, train with each seed, print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--users", type=int, default=6_000)
+    parser.add_argument("--events", type=int, default=150_000)
+    parser.add_argument("--users", type=int, default=4_000)
     parser.add_argument("--items", type=int, default=1_500)
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"])
     parser.add_argument("--tasks", nargs="+", default=list(FIGURES), choices=list(FIGURES))

@@ -1,11 +1,13 @@
 """Fine-tuned from a pre-trained model against the same model from scratch, with few labels or many.
 
-    python -m benchmarks.fine_tuning [--events 300000] [--users 6000] [--seeds 1 2 3] [--folder F]
+    python -m benchmarks.fine_tuning [--events 150000] [--users 4000] [--seeds 1 2 3] [--folder F]
+    python -m benchmarks.fine_tuning --log PATH --format movielens --date 1998-04-22 --tasks rating
 
-A generated log goes through the ETL once. Half of the validation users choose the epoch, the other
-half test; no training sees either. For each seed one model is pre-trained on all behaviour of the
-training users, and each task is learned with 1%, 10% and 100% of their labels from it and from
-scratch: the same model, settings and early stopping. --folder keeps windows for another run.
+A generated log, or another one, goes through the ETL once. Half of the validation users choose the
+epoch, the other half test; no training sees either. For each seed one model is pre-trained on all
+behaviour of the training users, and each task is learned with 1%, 10% and 100% of their labels from
+it and from scratch: the same model, settings and early stopping. --folder keeps windows for another
+run; section.key=value changes every training.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,7 +47,7 @@ from recsys.train.objectives.next_label import AUC, RMSE
 from recsys.train.rows import Rows
 from recsys.train.tracking import NullTracker
 
-NIGHT = date(2026, 1, 3)
+RUN_DATE = "2026-01-03"  # of the generated log; without weights of age nothing depends on it
 SHARES = (0.01, 0.1, 1.0)
 FIGURES = {"purchase": NDCG, "click": AUC, "rating": RMSE}
 MODEL = ["model.dims=64", "model.blocks=1", "model.heads=1", "gold.validation_share=0.3"]
@@ -52,7 +55,7 @@ TRAIN = [
     "train.launcher=single", "train.ranks=1", "train.recency_half_life_days=null",
     "train.per_rank_batch_size=64", "train.warmup_steps=20",
 ]  # fmt: skip
-PRETRAINED = ["train.task=pretraining", "train.max_epochs=12", "train.patience=2"]
+PRETRAINED = ["train.task=pretraining", "train.max_epochs=8", "train.patience=2"]
 TUNED = [
     "model.head=linear",
     "train.learning_rate=0.001",
@@ -61,7 +64,7 @@ TUNED = [
 ]
 
 
-def write_windows(log: str, folder: str) -> dict[str, Any]:
+def write_windows(log: str, form: str, day: str, folder: str) -> dict[str, Any]:
     """Run the ETL; the pinned tables of windows without and with ratings, and how many items."""
     from pyspark.sql import functions as F
 
@@ -77,10 +80,11 @@ def write_windows(log: str, folder: str) -> dict[str, Any]:
     changes = [f"lake.root={folder}/lake", f"input.path={log}", *MODEL]
     settings = load_settings(None, [*changes, "spark.shuffle_partitions=4"])
     lake = Lake(build_session(settings, "benchmark fine tuning"), settings)
-    context = Context(settings, load_format("generated"), NIGHT, lake, say=lambda _: None)
+    night = date.fromisoformat(day)
+    context = Context(settings, load_format(form), night, lake, say=lambda _: None)
     runs = run_night(context, (INGEST, BUILD_SILVER, BUILD_GOLD))
     versions = runs["build_gold"].tables_written
-    rated = write_rated_windows(lake, versions, NIGHT)
+    rated = write_rated_windows(lake, versions, night)
     items = lake.read(schemas.SILVER_ITEMS).agg(F.max(schemas.ITEM_IDX)).collect()[0][0]
     tables = [
         pin_training_table(lake, versions[schemas.GOLD_TRAINING_SEQUENCES.name]),
@@ -131,7 +135,7 @@ def train(
     """Train a model; its bundle, and its figures on the users that test."""
     made = load_settings(None, [*MODEL, *TRAIN, *settings])
     job = TrainingJob(
-        made, str(NIGHT), PinnedTable(windows.name, windows.version, windows.files), items,
+        made, RUN_DATE, PinnedTable(windows.name, windows.version, windows.files), items,
         folder.name, str(folder / "checkpoints"), str(folder / "bundle"), start_from=start,
     )  # fmt: skip
     table, rows = windows.feed(job)
@@ -158,14 +162,16 @@ def train(
     return done.bundle_dir, {**figures, "epochs": float(done.epochs), "seconds": done.seconds}
 
 
-def compare(found: dict[str, Any], folder: Path, seed: str, given: list[str]) -> dict[str, Any]:
+def compare(
+    found: dict[str, Any], folder: Path, seed: str, tasks: Sequence[str], given: Sequence[str]
+) -> dict[str, Any]:
     """All trainings of one seed: figure of each task, share and start."""
     sequences, rated = (Windows(table) for table in found["tables"])
     own = [*given, f"train.seed={seed}"]
     bundle, figures = train(sequences, found["items"], folder / "pretrained", [*PRETRAINED, *own])
     print("pre-trained", json.dumps(figures), flush=True)
     results: dict[str, Any] = {"pretrained": figures}
-    for task, figure in FIGURES.items():
+    for task in tasks:
         windows = rated if task == "rating" else sequences
         for share in SHARES:
             for name, start in (("scratch", ""), ("fine-tuned", bundle)):
@@ -175,21 +181,25 @@ def compare(found: dict[str, Any], folder: Path, seed: str, given: list[str]) ->
                     windows, found["items"], folder / case.replace(" ", "-"), chosen, start
                 )
                 results[case] = figures
-                print(f"seed {seed} {case} {figure} {json.dumps(figures)}", flush=True)
+                print(f"seed {seed} {case} {json.dumps(figures)}", flush=True)
     return results
 
 
 def main() -> None:
     """Make the windows, train with each seed, print the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--users", type=int, default=6_000)
+    parser.add_argument("--events", type=int, default=150_000)
+    parser.add_argument("--users", type=int, default=4_000)
     parser.add_argument("--items", type=int, default=1_500)
     parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"])
+    parser.add_argument("--tasks", nargs="+", default=list(FIGURES), choices=list(FIGURES))
+    parser.add_argument("--log", help="a log instead of a generated one")
+    parser.add_argument("--format", default="generated", help="of --log")
+    parser.add_argument("--date", default=RUN_DATE, help="last day of --log")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("settings", nargs="*", help="section.key=value of every training")
-    options = parser.parse_args()
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    given = [text for text in sys.argv[1:] if "=" in text]  # section.key=value of every training
+    options = parser.parse_args([text for text in sys.argv[1:] if "=" not in text])
     if options.one:
         print(json.dumps(write_windows(*options.one)))
         return
@@ -199,25 +209,30 @@ def main() -> None:
         lake = options.folder or Path(name)
         windows = lake / "windows.json"
         if not windows.exists():
-            generate_log(
-                f"{lake}/log", events=options.events, users=options.users, items=options.items
+            log = options.log or f"{lake}/log"
+            if not options.log:
+                generate_log(log, **{n: getattr(options, n) for n in ("events", "users", "items")})
+            made = measure_alone(
+                "benchmarks.fine_tuning", log, options.format, options.date, str(lake)
             )
-            made = measure_alone("benchmarks.fine_tuning", f"{lake}/log", str(lake))
             windows.write_text(json.dumps(made))
         found = json.loads(windows.read_text())
-        runs = [compare(found, Path(name) / seed, seed, options.settings) for seed in options.seeds]
-    report(runs)
+        runs = [
+            compare(found, Path(name) / seed, seed, options.tasks, given) for seed in options.seeds
+        ]
+    report(runs, options.tasks)
     machine = describe_machine()
     seconds = round(time.monotonic() - started)
     print(json.dumps({"benchmark": "fine_tuning", "machine": machine, "seconds": seconds}))
     print(json.dumps(runs))
 
 
-def report(runs: Sequence[dict[str, Any]]) -> None:
+def report(runs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> None:
     """Means and the range over seeds, on the users that test."""
     print("| task | labels | from scratch | fine-tuned | difference |")
     print("| --- | --- | --- | --- | --- |")
-    for task, figure in FIGURES.items():
+    for task in tasks:
+        figure = FIGURES[task]
         for share in SHARES:
             scratch, tuned = (
                 [run[f"{task} {share:g} {name}"][figure] for run in runs]

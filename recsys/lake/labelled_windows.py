@@ -19,7 +19,7 @@ _RATED = "_rated"
 
 
 def write_rated_windows(lake: Lake, versions: Mapping[str, int], run_date: date) -> Commit:
-    """Replace gold/training_examples by the windows that have a rating before the hold-out.
+    """Replace gold/training_examples by the windows of the night, with ratings as labels.
 
     Args:
         versions: of gold/training_sequences and gold/ratings of this night.
@@ -32,7 +32,7 @@ def write_rated_windows(lake: Lake, versions: Mapping[str, int], run_date: date)
         for table in (schemas.GOLD_TRAINING_SEQUENCES, schemas.GOLD_RATINGS)
     )
     rated = label_windows(windows, ratings, holdout_cutoff(lake.settings.gold, run_date))
-    if rated.isEmpty():
+    if rated.where(F.exists(LABELS, lambda label: ~F.isnan(label))).isEmpty():
         raise LakeError(
             "no rating before the hold-out is the last event of its item in a row: there is "
             "nothing to learn ratings from",
@@ -44,9 +44,10 @@ def write_rated_windows(lake: Lake, versions: Mapping[str, int], run_date: date)
 
 
 def label_windows(windows: DataFrame, ratings: DataFrame, cutoff: datetime) -> DataFrame:
-    """Windows with a rating, columns of gold/training_examples; other events have label NaN.
+    """All windows with columns of gold/training_examples; events without a rating have label NaN.
 
-    A rating labels the event of its user, item and second. Of events of one item in a row a window
+    Windows without a rating stay: they are few, and a model's length is that of the longest. A
+    rating labels the event of its user, item and second. Of events of one item in a row a window
     holds the last, so a rating that a further view followed labels nothing.
 
     Args:
@@ -73,8 +74,7 @@ def label_windows(windows: DataFrame, ratings: DataFrame, cutoff: datetime) -> D
         ),
     )
     return (
-        windows.join(known, USER_IDX)
+        windows.join(known, USER_IDX, "left")
         .withColumn(LABELS, labels)
-        .where(F.exists(LABELS, lambda label: ~F.isnan(label)))
         .select(*schemas.GOLD_TRAINING_EXAMPLES.names)
     )

@@ -83,6 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
     again = add("repair", "build nights again from bronze, and what follows them", "night", "date")
     _add_nights(again)
     again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")
+    _add_search(add)
     _add_erase(add)
     add("summary", "what a night did, its figures and some lists", "look", "date")
     quality = add(
@@ -113,6 +114,30 @@ def _add_nights(command: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="so many consecutive nights, the last one on --date (a backfill)",
+    )
+
+
+def _add_search(add: Callable[..., argparse.ArgumentParser]) -> None:
+    summary = "try many settings of a night's model, and keep the best by validation"
+    search = add("search", summary, "search", "date")
+    search.add_argument(
+        "--trials",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="trainings in all, those of an earlier, same command included (default: 20)",
+    )
+    search.add_argument(
+        "--space",
+        metavar="FILE",
+        default="search.yaml",
+        help="YAML: what to try (default: conf/search.yaml)",
+    )
+    search.add_argument(
+        "--timeout", type=_positive, metavar="SECONDS", help="begin no trial after so long"
+    )
+    search.add_argument(
+        "--out", metavar="FILE", help="write the best settings here, to be used with --conf"
     )
 
 

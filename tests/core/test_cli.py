@@ -21,6 +21,7 @@ pytestmark = pytest.mark.core
 COMMANDS = [
     "nightly", "demo", "generate", *(step.replace("_", "-") for step in SUMMARIES), "summary",
     "checks", "top-n", "runs", "config", "mlflow-ui", "lake", "benchmark",
+    "search",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from recsys.train.objectives.purchase import Purchase
 from recsys.train.objectives.rating_pairs import RatingPairs
 from recsys.train.rows import Channels
 
-__all__ = ["Objective", "Wanted", "choose_channels", "make_objective"]
+__all__ = ["Objective", "Wanted", "choose_channels", "find_objective", "make_objective"]
 
 _OBJECTIVES: dict[str, type[Objective]] = {
     "next_item": NextItem,
@@ -26,6 +26,11 @@ _OBJECTIVES: dict[str, type[Objective]] = {
 }
 _OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): Rating}
 """What a kind of model learns in another way than the others that have the task."""
+
+
+def find_objective(task: str) -> type[Objective]:
+    """The class of a task (``Settings.task``): what it is judged by is known without a job."""
+    return _OBJECTIVES[task]
 
 
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:

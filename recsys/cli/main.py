@@ -192,7 +192,6 @@ def _add_benchmark(commands: _Commands) -> None:
     command = inner.add_parser("sequences", help=summary, description=summary)
     command.add_argument("file", metavar="FILE", help="each line: user item item ..., oldest first")
     command.add_argument("--attributes", metavar="FILE", help="JSON: item to a list of attributes")
-    command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
     command.add_argument(
         "--baselines", action="store_true", help="also popularity, item-item and Spark ALS"
     )
@@ -201,13 +200,37 @@ def _add_benchmark(commands: _Commands) -> None:
         metavar="PATH",
         help="keep windows, checkpoints and the model here, and go on from what is there",
     )
+    _add_recipe(command, "sequences")
+    summary = "train with 1, 2, ... ranks; prints a line of JSON for each, and draws the speed"
+    command = inner.add_parser("scaling", help=summary, description=summary)
+    command.add_argument(
+        "file", metavar="FILE", nargs="?", help="as of `sequences` (default: synthetic ones)"
+    )
+    command.add_argument(
+        "--ranks",
+        type=_positive,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="processes of one thread each; 1 is always measured (default: 1 2)",
+    )
+    command.add_argument(
+        "--epochs", type=_positive, default=2, metavar="N", help="to train (default: 2)"
+    )
+    command.add_argument("--out", metavar="FILE.png", help="where the plot goes")
+    _add_recipe(command, "scaling")
+
+
+def _add_recipe(command: argparse.ArgumentParser, name: str) -> None:
+    """What every benchmark understands."""
+    command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
     command.add_argument(
         "--conf",
         metavar="FILE",
         help="settings that differ from conf/base.yaml (default: conf/benchmark.yaml)",
     )
     command.epilog = "Any setting can be given as section.key=value, e.g. train.max_epochs=5."
-    command.set_defaults(command=_lazy("benchmark", "sequences"), name="benchmark sequences")
+    command.set_defaults(command=_lazy("benchmark", name), name=f"benchmark {name}")
 
 
 def _positive(text: str) -> int:

@@ -40,7 +40,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, *(f"lake {name}" for name in LAKE_COMMANDS), "benchmark sequences"]
+    "command",
+    [
+        *COMMANDS,
+        *(f"lake {name}" for name in LAKE_COMMANDS),
+        "benchmark sequences",
+        "benchmark scaling",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, *command.split(), "--help")

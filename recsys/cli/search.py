@@ -72,7 +72,7 @@ def _print_found(found: Found) -> None:
     """A row a trial, best first."""
     table = Table(title=f"{found.metric}, best first", title_justify="left")
     settings = list(found.ranked[0].values) if found.ranked else []
-    short = [key.partition(".")[2] for key in settings]
+    short = [key.rpartition(".")[2] for key in settings]
     for name in ("trial", "outcome", "value", *short, "epochs", "seconds"):
         table.add_column(name, justify="left" if name == "outcome" else "right")
     for trial in found.ranked:

@@ -44,7 +44,7 @@ def load_settings(
     for name, layer in layers:
         check_keys(layer, Settings, where=name)
         sources.update(dict.fromkeys(_leaves(layer), name))
-        merged = _merge(merged, layer)
+        merged = merge(merged, layer)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -156,12 +156,13 @@ def check_keys(layer: Mapping[str, Any], kind: type[BaseModel], where: str, at: 
             check_keys(value, nested, where, f"{at}{name}.")
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``below`` with what ``above`` says laid over it, section by section."""
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
         both = isinstance(old, dict) and isinstance(value, Mapping)
-        merged[name] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        merged[name] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias, get_args
 
 from pydantic import ValidationError
 
-from recsys.config.loading import check_keys, explain, nest, read_conf, section_of
+from recsys.config.loading import check_keys, explain, merge, nest, read_conf
 from recsys.config.sections import Settings
 from recsys.errors import ConfigError
 
@@ -94,13 +95,9 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
         raise explain(error, dict.fromkeys(values, "the values of the search")) from None
 
 
-def group_by_section(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def group_by_section(values: Mapping[str, Any]) -> dict[str, Any]:
     """``{"model": {"dims": 8}}`` of ``{"model.dims": 8}``."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    return sections
+    return functools.reduce(merge, (nest(key, value) for key, value in values.items()), {})
 
 
 def conf_with(
@@ -121,10 +118,7 @@ def conf_with(
 
 
 def _put(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    content = settings.model_dump()
-    for section, changed in group_by_section(values).items():
-        content[section] = {**content[section], **changed}
-    return Settings.model_validate(content)
+    return Settings.model_validate(merge(settings.model_dump(), group_by_section(values)))
 
 
 def _check_key(key: str, path: str) -> None:
@@ -179,10 +173,9 @@ def _read_range(key: str, given: Mapping[str, Any], whole: bool, path: str) -> R
 
 def _kinds_of(key: str) -> set[Any]:
     """Types that a setting takes: of ``float | None`` both."""
-    section, _, name = key.partition(".")
-    kind = section_of(Settings.model_fields[section].annotation)
-    assert kind is not None
-    annotation = kind.model_fields[name].annotation
+    annotation: Any = Settings
+    for name in key.split("."):
+        annotation = annotation.model_fields[name].annotation
     return {annotation, *get_args(annotation)}
 
 

@@ -26,6 +26,7 @@ def test_lists_and_ranges(tmp_path: Path) -> None:
         train.target_horizon: {low: 1, high: 5, step: 2}
         train.per_rank_batch_events: [null, 2048]
         model.positions: [learned, rotary]
+        train.pretraining.masked_share: {low: 0.1, high: 0.5}
     """
     assert read_space(write(tmp_path, text), load_settings()) == {
         "train.learning_rate": Range(0.0003, 0.01, True, None, False),
@@ -33,6 +34,7 @@ def test_lists_and_ranges(tmp_path: Path) -> None:
         "train.target_horizon": Range(1, 5, False, 2, True),
         "train.per_rank_batch_events": Choice((None, 2048)),
         "model.positions": Choice(("learned", "rotary")),
+        "train.pretraining.masked_share": Range(0.1, 0.5, False, None, False),
     }
 
 
@@ -93,9 +95,12 @@ def test_the_best_values_are_a_conf_file(tmp_path: Path) -> None:
     conf = tmp_path / "own.yaml"
     conf.write_text("spark: {master: 'local[3]'}\nmodel: {heads: 4}\n", encoding="utf-8")
     settings = load_settings(conf, ["train.max_epochs=7", "lake.root=/elsewhere"])
-    values = {"model.dims": 128, "train.learning_rate": 0.001}
+    inner = "train.pretraining.masked_share"
+    values = {"model.dims": 128, "train.learning_rate": 0.001, inner: 0.4}
     best = tmp_path / "best.yaml"
     best.write_text(yaml.safe_dump(conf_with(conf, settings, values)), encoding="utf-8")
     found = load_settings(best, ["lake.root=/elsewhere"])
     assert found == with_values(settings, values)
-    assert yaml.safe_load(best.read_text())["train"] == {"max_epochs": 7, "learning_rate": 0.001}
+    train = yaml.safe_load(best.read_text())["train"]
+    assert train.pop("pretraining")["masked_share"] == 0.4
+    assert train == {"max_epochs": 7, "learning_rate": 0.001}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from recsys.config import Settings
 from recsys.train.job import TrainingJob
 from recsys.train.objectives.contract import Objective, Wanted
 from recsys.train.objectives.interaction_pairs import InteractionPairs
@@ -28,21 +29,17 @@ _OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): R
 """What a kind of model learns in another way than the others that have the task."""
 
 
-def find_objective(task: str) -> type[Objective]:
-    """The class of a task (``Settings.task``): what it is judged by is known without a job."""
-    return _OBJECTIVES[task]
+def find_objective(settings: Settings) -> type[Objective]:
+    """The objective's class: what it is judged by is known without a job."""
+    kind, task = settings.model.kind, settings.task
+    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]
 
 
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:
     """The objective of a job (``Settings.task``)."""
-    return _find_objective(job)(job, device)
+    return find_objective(job.settings)(job, device)
 
 
 def choose_channels(job: TrainingJob) -> Channels:
     """What the rows of the job's feed must hold."""
-    return _find_objective(job).channels(job)
-
-
-def _find_objective(job: TrainingJob) -> type[Objective]:
-    kind, task = job.settings.model.kind, job.settings.task
-    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]
+    return find_objective(job.settings).channels(job)

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from recsys.config.sections import Settings
 from recsys.errors import ConfigError
 
+SPACE_FILE = "search.yaml"
+"""In ``conf/``, but no settings: what a search tries (see ``space``)."""
+
 
 def conf_dir() -> Path:
     """The folder with ``base.yaml``: beside the package in a clone, else where it was installed."""
@@ -91,10 +94,11 @@ def read_conf(conf: str | Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or not YAML.
     """
-    return _read_yaml(_find_conf(conf))
+    return _read_yaml(find_conf(conf))
 
 
-def _find_conf(conf: str | Path | None) -> Path:
+def find_conf(conf: str | Path | None) -> Path:
+    """The file that ``--conf`` means: a name that does not exist may be one in ``conf/``."""
     if conf is None:
         return conf_dir() / "local.yaml"
     path = Path(conf)
@@ -106,7 +110,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = sorted(p.name for p in conf_dir().glob("*.yaml"))
+        known = sorted(p.name for p in conf_dir().glob("*.yaml") if p.name != SPACE_FILE)
         raise ConfigError(
             f"config file {path} does not exist", do=f"shipped ones: {', '.join(known)}"
         ) from None

@@ -10,7 +10,15 @@ from typing import Any, TypeAlias, get_args
 
 from pydantic import ValidationError
 
-from recsys.config.loading import check_keys, explain, merge, nest, read_conf
+from recsys.config.loading import (
+    SPACE_FILE,
+    check_keys,
+    explain,
+    find_conf,
+    merge,
+    nest,
+    read_conf,
+)
 from recsys.config.sections import Settings
 from recsys.errors import ConfigError
 
@@ -70,6 +78,8 @@ def read_space(path: str | Path, settings: Settings) -> Space:
         ConfigError: the file is missing, a key is unknown or can't be searched, a value is not
             allowed for its setting.
     """
+    if not find_conf(path).exists():
+        raise ConfigError(f"space {path} does not exist", do=f"conf/{SPACE_FILE} is one")
     content = read_conf(path)
     if not content:
         raise ConfigError(f"the space {path} is empty", do=f"for each setting, {_FORM}")

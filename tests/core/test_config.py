@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from recsys.cli.look import config_reference
 from recsys.config import Settings, conf_dir, describe_settings, load_settings, local_lake_path
+from recsys.config.loading import SPACE_FILE
 from recsys.errors import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -40,8 +41,7 @@ def keys_of_yaml(tree: Mapping[str, Any], known: set[str], prefix: str = "") -> 
     return keys
 
 
-SPACES = ("search.yaml",)
-CONF_FILES = sorted(p.name for p in conf_dir().glob("*.yaml") if p.name not in SPACES)
+CONF_FILES = sorted(p.name for p in conf_dir().glob("*.yaml") if p.name != SPACE_FILE)
 
 
 def base() -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_what_can_not_be_used_is_named(text: str, what: str, do: str, tmp_path: 
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist\s+do: +conf/search\.yaml"):
         read_space("nowhere.yaml", load_settings())
 
 

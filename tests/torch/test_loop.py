@@ -357,7 +357,7 @@ def test_a_model_that_diverged_finds_nothing(
     with torch.no_grad():
         for weight in model.parameters():
             weight.fill_(math.nan)
-    batch = make_batch(make_windows(4, 9, np.random.default_rng(0))["items"])
+    batch = make_batch(make_windows(4, 9, np.random.default_rng(0))["items"], None)
     found = validate(model, [batch], SingleProcess(), torch.device("cpu"))
     assert (found[NDCG], found[HIT_RATE]) == (0, 0)
     assert math.isnan(found[LOSS])

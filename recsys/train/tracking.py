@@ -259,7 +259,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
-    """One PNG a figure over epochs (losses share one); returns the files."""
+    """One PNG a figure over epochs (losses share one), whatever is learned; returns the files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -273,7 +273,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Pa
         for name in group:
             axes.plot(range(1, len(history) + 1), [row[name] for row in history], label=name)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("nats per target" if title == "loss" else title)
+        axes.set_ylabel("loss per target" if title == "loss" else title)
         axes.legend()
         files.append(folder / f"{title}.png")
         figure.savefig(files[-1], dpi=100)

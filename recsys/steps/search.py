@@ -54,7 +54,7 @@ class _NightTrials:
 
     def __init__(self, context: Context, search: Search, folder: Path) -> None:
         self._context, self._search, self._folder = context, search, folder
-        self._metric = find_objective(context.settings.task).main_metric
+        self._metric = find_objective(context.settings).main_metric
         self._plans: dict[str, TrainingJob] = {}
 
     def train(self, trial: Trial) -> tuple[TrainingResult, float]:
@@ -103,7 +103,7 @@ def search_settings(
         ConflictError: another process runs this search.
         TrainingError, TrackingError: see ``run_search`` and ``launch_training``.
     """
-    settings, objective = context.settings, find_objective(context.settings.task)
+    settings, objective = context.settings, find_objective(context.settings)
     content = f"{fingerprint_of(context, TRAIN)} {sorted(map(repr, space.items()))}"
     name = f"{context.run_date}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = _search_root(context) / name

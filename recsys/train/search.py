@@ -1,9 +1,9 @@
 """A search for settings: Optuna proposes, trainings are its trials, poor ones end early.
 
 The only importer of Optuna, and only where a search runs. The proposals are those of TPE (Bergstra
-et al. 2011, "Algorithms for hyper-parameter optimization"), drawn at random for the first trials;
-a trial ends early where it is worse than the median of the finished ones at the same epoch (Golovin
-et al. 2017, "Google Vizier", section 3.5).
+et al. 2011, "Algorithms for hyper-parameter optimization"), drawn at random for the first trials.
+A trial ends early where its best epoch is worse than the median of the complete trials at the same
+epoch, after the median stopping rule of Golovin et al. 2017, "Google Vizier".
 """
 
 from __future__ import annotations

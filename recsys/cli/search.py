@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -14,7 +12,6 @@ from rich.text import Text
 
 from recsys.cli.options import read_settings
 from recsys.config import conf_with, group_by_section, read_space
-from recsys.files import write_atomically
 from recsys.lake.operations import check_schema_version
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
@@ -27,8 +24,6 @@ _COLOURS = {COMPLETE: "", PRUNED: "yellow", FAILED: "bold red", RUNNING: ""}
 
 def search(options: argparse.Namespace) -> None:
     """``recsys search``"""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("py4j").setLevel(logging.WARNING)
     settings, log = read_settings(options)
     space = read_space(options.space, settings)
     lake = Lake(build_session(settings, f"recsys search {options.date}"), settings)
@@ -49,16 +44,17 @@ def search(options: argparse.Namespace) -> None:
         conf = conf_with(options.conf, settings, found.best.values)
         text = f"# recsys search: {found.metric} {found.best.value:.5g}\n"
         text += yaml.safe_dump(conf, sort_keys=False)
-        write_atomically(Path(options.out), text.encode())
+        path = Path(options.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
         print(f"train with it: recsys nightly --conf {options.out} --date ...")
 
 
 def _say(trial: Trial) -> None:
     if trial.state == RUNNING:
-        values = " ".join(f"{key}={_short(value)}" for key, value in trial.values.items())
-        print(f"  trial {trial.number:<3} {values}", flush=True)
+        print(f"  trial {trial.number:<3} {_tried(trial)}", flush=True)
     else:
-        print(f"  trial {trial.number:<3} {_outcome(trial)}", flush=True)
+        print(f"            {_outcome(trial)}", flush=True)
 
 
 def _outcome(trial: Trial) -> str:
@@ -71,20 +67,17 @@ def _outcome(trial: Trial) -> str:
 def _print_found(found: Found) -> None:
     """A row a trial, best first."""
     table = Table(title=f"{found.metric}, best first", title_justify="left")
-    settings = list(found.ranked[0].values) if found.ranked else []
-    short = [key.rpartition(".")[2] for key in settings]
-    for name in ("trial", "outcome", "value", *short, "epochs", "seconds"):
-        table.add_column(name, justify="left" if name == "outcome" else "right")
+    for name in ("trial", "outcome", "value", "epochs", "seconds"):
+        table.add_column(name, justify="left" if name == "outcome" else "right", no_wrap=True)
+    table.add_column("settings")
     for trial in found.ranked:
         value = "" if trial.value is None else f"{trial.value:.4f}"
-        tried = [_short(trial.values.get(key)) for key in settings]
-        cells = [str(trial.number), trial.state, value, *tried]
-        cells += [str(trial.epochs), f"{trial.seconds:.1f}"]
-        table.add_row(*map(Text, cells), style=_COLOURS[trial.state])
+        cells = [str(trial.number), trial.state, value, str(trial.epochs), f"{trial.seconds:.1f}"]
+        table.add_row(*map(Text, [*cells, _tried(trial)]), style=_COLOURS[trial.state])
     Console().print(table)
     print(f"picture: {found.picture}")
     print(f"MLflow: run {found.run_id} of experiment {found.experiment} (recsys mlflow-ui)")
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _tried(trial: Trial) -> str:
+    return " ".join(f"{key}={value}" for key, value in trial.values.items())

@@ -124,6 +124,7 @@ def conf_with(
     for section in ("feed", *_SECTIONS):
         differ = {k: v for k, v in wanted[section].items() if v != base[section][k]}
         content = {**content, section: differ}
+    content = merge(content, group_by_section(values))
     return {section: value for section, value in content.items() if value}
 
 

@@ -61,11 +61,22 @@ def _draw_setting(axes: Axes, trials: Sequence[Trial], key: str, tried: Choice |
     axes.set_xlabel(key)
     if isinstance(tried, Range):
         _scatter(axes, trials, lambda t: float(t.values[key]))
-        axes.set_xscale("log" if tried.log else "linear")
+        if tried.log:
+            _scale_by_logarithm(axes)
         return
     _scatter(axes, trials, lambda t: tried.values.index(t.values[key]))
     axes.set_xticks(range(len(tried.values)), [str(value) for value in tried.values])
     axes.set_xlim(-0.5, len(tried.values) - 0.5)
+
+
+def _scale_by_logarithm(axes: Axes) -> None:
+    """With ticks that can be read also within one power of ten."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _scatter(axes: Axes, trials: Sequence[Trial], place: Callable[[Trial], float]) -> None:

@@ -19,6 +19,7 @@ INSTALL = [
     "pyyaml",
     "tqdm",
     "matplotlib",
+    "optuna>=4",  # the search for settings (recsys/train/search.py)
     "rich",
 ]
 

@@ -92,7 +92,7 @@ def run_sequences(
     parts = split(data.sequences)
     if parts.left_out:
         log.warning("%d users with fewer than three events are left out", parts.left_out)
-    job = _make_job(path, attributes, data, parts, settings, work)
+    job = make_job(path, attributes, data, parts, settings, work)
     trained = launch_training(job)
     figures = {part: evaluate(trained.bundle_dir, parts, part, data.num_items) for part in PARTS}
     seconds = time.perf_counter() - started
@@ -121,7 +121,7 @@ def evaluate(bundle: str, parts: LeaveOneOut, part: str, num_items: int) -> dict
     return measure(lists.items, lists.scores, parts.targets(part))
 
 
-def _make_job(
+def make_job(
     path: Path,
     attributes: Path | None,
     data: SequenceSet,
@@ -129,6 +129,7 @@ def _make_job(
     settings: Settings,
     work: Path,
 ) -> TrainingJob:
+    """The training of ``run_sequences``, with its windows and links written under ``work``."""
     model = settings.model
     links = {}
     if model.neighbor_weight > 0:

@@ -83,6 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
     again = add("repair", "build nights again from bronze, and what follows them", "night", "date")
     _add_nights(again)
     again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")
+    _add_search(add)
     _add_erase(add)
     add("summary", "what a night did, its figures and some lists", "look", "date")
     quality = add(
@@ -113,6 +114,30 @@ def _add_nights(command: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="so many consecutive nights, the last one on --date (a backfill)",
+    )
+
+
+def _add_search(add: Callable[..., argparse.ArgumentParser]) -> None:
+    summary = "try many settings of a night's model, and keep the best by validation"
+    search = add("search", summary, "search", "date")
+    search.add_argument(
+        "--trials",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="trainings in all, those of an earlier, same command included (default: 20)",
+    )
+    search.add_argument(
+        "--space",
+        metavar="FILE",
+        default="search.yaml",
+        help="YAML: what to try (default: conf/search.yaml)",
+    )
+    search.add_argument(
+        "--timeout", type=_positive, metavar="SECONDS", help="begin no trial after so long"
+    )
+    search.add_argument(
+        "--out", metavar="FILE", help="write the best settings here, to be used with --conf"
     )
 
 
@@ -167,7 +192,6 @@ def _add_benchmark(commands: _Commands) -> None:
     command = inner.add_parser("sequences", help=summary, description=summary)
     command.add_argument("file", metavar="FILE", help="each line: user item item ..., oldest first")
     command.add_argument("--attributes", metavar="FILE", help="JSON: item to a list of attributes")
-    command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
     command.add_argument(
         "--baselines", action="store_true", help="also popularity, item-item and Spark ALS"
     )
@@ -176,13 +200,37 @@ def _add_benchmark(commands: _Commands) -> None:
         metavar="PATH",
         help="keep windows, checkpoints and the model here, and go on from what is there",
     )
+    _add_recipe(command, "sequences")
+    summary = "train with 1, 2, ... ranks; prints a line of JSON for each, and draws the speed"
+    command = inner.add_parser("scaling", help=summary, description=summary)
+    command.add_argument(
+        "file", metavar="FILE", nargs="?", help="as of `sequences` (default: synthetic ones)"
+    )
+    command.add_argument(
+        "--ranks",
+        type=_positive,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="processes of one thread each; 1 is always measured (default: 1 2)",
+    )
+    command.add_argument(
+        "--epochs", type=_positive, default=2, metavar="N", help="to train (default: 2)"
+    )
+    command.add_argument("--out", metavar="FILE.png", help="where the plot goes")
+    _add_recipe(command, "scaling")
+
+
+def _add_recipe(command: argparse.ArgumentParser, name: str) -> None:
+    """What every benchmark understands."""
+    command.add_argument("--seed", type=_positive, help="train.seed (default: that of --conf)")
     command.add_argument(
         "--conf",
         metavar="FILE",
         help="settings that differ from conf/base.yaml (default: conf/benchmark.yaml)",
     )
     command.epilog = "Any setting can be given as section.key=value, e.g. train.max_epochs=5."
-    command.set_defaults(command=_lazy("benchmark", "sequences"), name="benchmark sequences")
+    command.set_defaults(command=_lazy("benchmark", name), name=f"benchmark {name}")
 
 
 def _positive(text: str) -> int:

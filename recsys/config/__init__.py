@@ -8,19 +8,35 @@ names the key, the value and what is allowed.
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.section import Section
 from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
+from recsys.config.space import (
+    Choice,
+    Range,
+    Space,
+    conf_with,
+    group_by_section,
+    read_space,
+    with_values,
+)
 from recsys.config.training import Model, Train
 
 __all__ = [
     "Als",
+    "Choice",
     "Evaluate",
     "Generate",
     "Gold",
     "Model",
+    "Range",
     "Section",
     "Settings",
+    "Space",
     "Train",
     "conf_dir",
+    "conf_with",
     "describe_settings",
+    "group_by_section",
     "load_settings",
     "local_lake_path",
+    "read_space",
+    "with_values",
 ]

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from recsys.config.sections import Settings
 from recsys.errors import ConfigError
 
+SPACE_FILE = "search.yaml"
+"""In ``conf/``, but no settings: what a search tries (see ``space``)."""
+
 
 def conf_dir() -> Path:
     """The folder with ``base.yaml``: beside the package in a clone, else where it was installed."""
@@ -39,16 +42,16 @@ def load_settings(
     merged = _read_yaml(conf_dir() / "base.yaml")
     sources = dict.fromkeys(_leaves(merged), "conf/base.yaml")
     layers = [("settings of the log's format", dict(suited or {}))]
-    layers += [(str(conf or "conf/local.yaml"), _read_yaml(_find_conf(conf)))]
+    layers += [(str(conf or "conf/local.yaml"), read_conf(conf))]
     layers += [("command line", _parse_override(text)) for text in overrides]
     for name, layer in layers:
-        _check_keys(layer, Settings, where=name)
+        check_keys(layer, Settings, where=name)
         sources.update(dict.fromkeys(_leaves(layer), name))
-        merged = _merge(merged, layer)
+        merged = merge(merged, layer)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise _explain(error, sources) from None
+        raise explain(error, sources) from None
 
 
 def describe_settings() -> list[tuple[str, str, Any, str]]:
@@ -64,7 +67,7 @@ def _describe(
 ) -> None:
     for name, spec in kind.model_fields.items():
         key, value = prefix + name, values.get(name)
-        nested = _section_of(spec.annotation)
+        nested = section_of(spec.annotation)
         if nested is not None:
             _describe(nested, value or {}, key + ".", rows)
         else:
@@ -79,12 +82,23 @@ def _type_name(annotation: Any) -> str:
     return str(annotation).replace("NoneType", "null").replace("None", "null")
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field of this type holds, or None."""
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_section else None
 
 
-def _find_conf(conf: str | Path | None) -> Path:
+def read_conf(conf: str | Path | None) -> dict[str, Any]:
+    """What a ``--conf`` file holds; ``None`` is ``local.yaml``.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+    """
+    return _read_yaml(find_conf(conf))
+
+
+def find_conf(conf: str | Path | None) -> Path:
+    """The file that ``--conf`` means: a name that does not exist may be one in ``conf/``."""
     if conf is None:
         return conf_dir() / "local.yaml"
     path = Path(conf)
@@ -96,7 +110,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = sorted(p.name for p in conf_dir().glob("*.yaml"))
+        known = sorted(p.name for p in conf_dir().glob("*.yaml") if p.name != SPACE_FILE)
         raise ConfigError(
             f"config file {path} does not exist", do=f"shipped ones: {', '.join(known)}"
         ) from None
@@ -117,31 +131,42 @@ def _parse_override(text: str) -> dict[str, Any]:
         layer: Any = yaml.safe_load(value)
     except yaml.YAMLError:
         layer = value
-    for part in reversed(key.strip().split(".")):
-        layer = {part: layer}
-    return dict(layer)
+    return nest(key.strip(), layer)
 
 
-def _check_keys(layer: Mapping[str, Any], kind: type[BaseModel], where: str, at: str = "") -> None:
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` of the dotted key ``a.b``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def check_keys(layer: Mapping[str, Any], kind: type[BaseModel], where: str, at: str = "") -> None:
+    """Refuse keys that ``kind`` does not have, with the nearest known one.
+
+    Raises:
+        ConfigError: a key is unknown, or a section is given a value.
+    """
     for name, value in layer.items():
         if name not in kind.model_fields:
             known = [at + field for field in kind.model_fields]
             near = difflib.get_close_matches(str(name), kind.model_fields, n=1, cutoff=0.5)
             hint = f"did you mean {at}{near[0]}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown setting {at}{name}", where=where, do=hint)
-        nested = _section_of(kind.model_fields[name].annotation)
+        nested = section_of(kind.model_fields[name].annotation)
         if nested is not None:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{at}{name} is a section, not a value: {value!r}", where=where)
-            _check_keys(value, nested, where, f"{at}{name}.")
+            check_keys(value, nested, where, f"{at}{name}.")
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``below`` with what ``above`` says laid over it, section by section."""
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
         both = isinstance(old, dict) and isinstance(value, Mapping)
-        merged[name] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        merged[name] = merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
@@ -153,7 +178,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def _explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+def explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
+    """The error in words: key, value, what is allowed, and the key's source."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if not key:

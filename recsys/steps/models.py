@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,8 +32,34 @@ from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
 
+LINK_SETTINGS = {f"model.{name}" for name in (
+    "attributes", "neighbor_weight", "neighbors", "neighbor_window"
+)}  # fmt: skip
+"""Settings that gold/item_links depends on."""
 
-def _train(context: Context) -> Outcome:
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training before it begins.
+
+    Attributes:
+        job: what to train.
+        read, written: table name to version, of what it is trained on and of what was made for it.
+        links: rows of gold/item_links.
+    """
+
+    job: TrainingJob
+    read: Mapping[str, int]
+    written: Mapping[str, int]
+    links: int
+
+
+def plan_training(context: Context) -> TrainingPlan:
+    """Pin what the night's training reads, and write what its model needs besides.
+
+    Raises:
+        LakeError: build_gold of this night has not run, or left nothing to train on.
+    """
     settings = context.settings
     num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
     fingerprint = fingerprint_of(context, TRAIN)
@@ -62,12 +89,17 @@ def _train(context: Context) -> Outcome:
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
     )
-    result = _launch(context, job)
+    return TrainingPlan(job, read, written, links.rows if links else 0)
+
+
+def _train(context: Context) -> Outcome:
+    plan = plan_training(context)
+    result = launch(context, plan.job)
     judged, best = next(iter(result.metrics.items()))
     return Outcome(
         f"{result.epochs} epochs, best {result.best_epoch + 1} ({judged} {best:.4f}), "
         f"{result.events_per_second:,.0f} events/s, waited {result.wait_share:.1%}",
-        rows_in=sum(file.rows for file in table.files),
+        rows_in=sum(file.rows for file in plan.job.table.files),
         details={
             "run_id": result.run_id,
             "bundle": result.bundle_dir,
@@ -75,11 +107,11 @@ def _train(context: Context) -> Outcome:
             "best_epoch": str(result.best_epoch),
             "events_per_second": f"{result.events_per_second:.0f}",
             "wait_share": f"{result.wait_share:.4f}",
-            "item_links": str(links.rows if links else 0),
+            "item_links": str(plan.links),
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         },
-        tables_read=read,
-        tables_written=written,
+        tables_read=plan.read,
+        tables_written=plan.written,
     )
 
 
@@ -103,7 +135,7 @@ def _write_links(context: Context, read: Mapping[str, int]) -> Commit | None:
     return write_item_links(context.lake, read, model)
 
 
-def _launch(context: Context, job: TrainingJob) -> TrainingResult:
+def launch(context: Context, job: TrainingJob) -> TrainingResult:
     """Train, on copies of the files where ``feed.stage_dir`` says so; they go when it is done."""
     stage_dir = context.settings.feed.stage_dir
     if not stage_dir or find_result(job) is not None:

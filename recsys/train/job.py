@@ -21,6 +21,23 @@ RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
+class TrialKey:
+    """Where a search keeps the trial that a training is.
+
+    Attributes:
+        storage: url of the search's database, which rank 0 can reach.
+        study: name of the search in it.
+        number: of the trial, from 0.
+        run_id: MLflow run of the search; the trial's run is nested in it.
+    """
+
+    storage: str
+    study: str
+    number: int
+    run_id: str
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """Everything a rank needs; equal jobs train to equal weights.
 
@@ -39,6 +56,7 @@ class TrainingJob:
             ``item_links``.
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
         start_from: bundle of a model whose weights this one starts with; empty starts from chance.
+        trial: of the search that the training is part of; None for all others.
     """
 
     settings: Settings
@@ -54,6 +72,7 @@ class TrainingJob:
     links: dict[str, list[str]] = field(default_factory=dict)
     num_users: int = 0
     start_from: str = ""
+    trial: TrialKey | None = None
 
     @property
     def max_length(self) -> int:
@@ -91,6 +110,7 @@ class TrainingJob:
         }
         content["settings"] = self.settings.model_dump(mode="json")
         content["table"] = dataclasses.asdict(self.table)
+        content["trial"] = dataclasses.asdict(self.trial) if self.trial else None
         write_atomically(Path(path), (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
@@ -107,6 +127,8 @@ class TrainingJob:
             table = content.pop("table")
             files = tuple(DataFile(**file) for file in table.pop("files"))
             settings = Settings.model_validate(content.pop("settings"))
+            if content["trial"]:
+                content["trial"] = TrialKey(**content["trial"])
             return cls(settings=settings, table=PinnedTable(files=files, **table), **content)
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(Path(path), "training job", error) from None
@@ -119,7 +141,7 @@ class TrainingResult:
     Attributes:
         fingerprint: of the job.
         run_id: MLflow run; empty without tracking.
-        bundle_dir: the trained model (weights of the best epoch).
+        bundle_dir: the trained model (weights of the best epoch); empty where pruned.
         epochs: epochs trained.
         best_epoch: from 0, the one whose weights are in the bundle.
         metrics: validation metrics at the best epoch, e.g. ``validation_ndcg_at_10``.
@@ -128,6 +150,7 @@ class TrainingResult:
         seconds: wall clock from the first step, validation included, pauses excluded.
         events_per_second: events over the seconds spent in training epochs (without validation).
         wait_share: share of those seconds that the model waited for data, mean over ranks.
+        pruned: ended early by the search that it is a trial of.
     """
 
     fingerprint: str
@@ -141,6 +164,7 @@ class TrainingResult:
     seconds: float
     events_per_second: float
     wait_share: float
+    pruned: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write the result as JSON, whole or not at all."""

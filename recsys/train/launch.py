@@ -76,7 +76,8 @@ def find_result(job: TrainingJob) -> TrainingResult | None:
 
     try:
         result = TrainingResult.load(job.result_path)
-        load_bundle(result.bundle_dir)
+        if not result.pruned:
+            load_bundle(result.bundle_dir)
     except RecsysError:
         return None
     return result if result.fingerprint == job.fingerprint else None

@@ -38,6 +38,7 @@ from recsys.train.optimization import (
 )
 from recsys.train.popularity import count_targets
 from recsys.train.progress import ProgressReport
+from recsys.train.search import NeverPrune, Pruner
 from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
@@ -50,9 +51,15 @@ class Trainer:
     """One rank's training of one job."""
 
     def __init__(
-        self, job: TrainingJob, communicator: Communicator, feed: Feed, tracker: Tracker
+        self,
+        job: TrainingJob,
+        communicator: Communicator,
+        feed: Feed,
+        tracker: Tracker,
+        pruner: Pruner | None = None,
     ) -> None:
         self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
+        self.pruner = pruner or NeverPrune()
         self.settings = job.settings.train
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
@@ -96,14 +103,15 @@ class Trainer:
         while not self._is_finished():
             self._train_epoch()
             self._validate_epoch()
+            self._ask_pruner()
             self._save_checkpoint()
         return self._finish()
 
     def _is_finished(self) -> bool:
-        waited = self.state.epoch - 1 - self.state.best_epoch
-        return self.state.epoch >= self.settings.max_epochs or (
-            self.state.best_epoch >= 0 and waited >= self.settings.patience
-        )
+        state, settings = self.state, self.settings
+        waited = state.epoch - 1 - state.best_epoch
+        out_of_patience = state.best_epoch >= 0 and waited >= settings.patience
+        return state.pruned or out_of_patience or state.epoch >= settings.max_epochs
 
     def _use_popularity(self) -> None:
         settings = self.settings
@@ -221,6 +229,14 @@ class Trainer:
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         state.epoch_loss = state.epoch_weight = 0.0
 
+    def _ask_pruner(self) -> None:
+        """Whether to go on: rank 0 asks, and all ranks do as it was told."""
+        state, judged = self.state, self.objective.main_metric
+        answer = False
+        if self.communicator.rank == 0:
+            answer = self.pruner.should_stop(state.epoch - 1, state.history[-1][judged])
+        state.pruned = bool(self.communicator.broadcast_object(answer))
+
     def _save_checkpoint(self) -> None:
         if self.communicator.rank != 0:
             return
@@ -255,7 +271,7 @@ class Trainer:
         result = TrainingResult(
             fingerprint=job.fingerprint,
             run_id=state.run_id,
-            bundle_dir=job.bundle_dir,
+            bundle_dir="" if state.pruned else job.bundle_dir,
             epochs=state.epoch,
             best_epoch=state.best_epoch,
             metrics=state.best_metrics,
@@ -264,6 +280,7 @@ class Trainer:
             seconds=time.perf_counter() - self.started,
             events_per_second=state.events / max(1e-9, state.train_seconds),
             wait_share=waited_all / max(1e-9, seconds_all),
+            pruned=state.pruned,
         )
         if self.communicator.rank == 0:
             self._write(result)
@@ -271,6 +288,13 @@ class Trainer:
         return result
 
     def _write(self, result: TrainingResult) -> None:
+        if not result.pruned:
+            self._save_bundle(result)
+        self.tracker.finish(result, self.state.history)
+        result.save(self.job.result_path)
+        self.checkpoints.clear()
+
+    def _save_bundle(self, result: TrainingResult) -> None:
         job = self.job
         self.model.load_state_dict(self.best_weights)
         info = BundleInfo(
@@ -283,9 +307,6 @@ class Trainer:
             metrics=result.metrics,
         )
         save_bundle(job.bundle_dir, self.model, info)
-        self.tracker.finish(result, self.state.history)
-        result.save(job.result_path)
-        self.checkpoints.clear()
 
 
 def _group(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
@@ -298,7 +319,11 @@ FeedFactory = Callable[[TrainingJob, Communicator], Feed]
 
 
 def run_training(
-    job: TrainingJob, communicator: Communicator, tracker: Tracker, make_feed: FeedFactory
+    job: TrainingJob,
+    communicator: Communicator,
+    tracker: Tracker,
+    make_feed: FeedFactory,
+    pruner: Pruner | None = None,
 ) -> TrainingResult:
     """Train ``job`` as one rank of ``communicator``; every rank calls this and gets the same.
 
@@ -306,9 +331,10 @@ def run_training(
         job: what to train; a checkpoint in its folder with the same identity is continued.
         communicator, tracker: this rank; the tracker is used on rank 0 only.
         make_feed: ``worker.make_feed`` (Petastorm), or one that gives an ``InMemoryFeed``.
+        pruner: asked on rank 0 after each epoch; None lets every training end by itself.
 
     Raises:
         TrainingError: data is missing or unreadable, or ranks outnumber row groups.
         TrackingError: MLflow can't be reached; the checkpoint stays.
     """
-    return Trainer(job, communicator, make_feed(job, communicator), tracker).run()
+    return Trainer(job, communicator, make_feed(job, communicator), tracker, pruner).run()

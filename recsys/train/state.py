@@ -19,6 +19,7 @@ class TrainingState:
         best_epoch, best_metrics: the best validation so far; epoch -1 is none yet.
         history: one entry an epoch: figures by name.
         run_id: MLflow run.
+        pruned: the search that this is a trial of has ended it.
     """
 
     epoch: int = 0
@@ -34,3 +35,4 @@ class TrainingState:
     best_metrics: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     run_id: str = ""
+    pruned: bool = False

@@ -44,7 +44,10 @@ class Tracker(Protocol):
         """Figures of a validated epoch, from 0."""
 
     def finish(self, result: TrainingResult, history: Sequence[Mapping[str, float]]) -> None:
-        """Log the curves and the model in ``result.bundle_dir``, and end the run."""
+        """Log the curves and the model in ``result.bundle_dir``, and end the run.
+
+        Of a trial of a search the curves are kept alone: what is searched for are settings.
+        """
 
 
 class NullTracker:
@@ -91,7 +94,9 @@ class MlflowTracker:
                 self._run_id = run_id
                 return run_id
             tags = describe_tags(self._job, self._ranks)
+            trial = self._job.trial
             name = f"{self._job.run_date} {self._job.fingerprint[:8]}"
+            name = f"trial {trial.number}" if trial else name
             run = client.create_run(experiment, run_name=name, tags=tags)
             self._run_id = str(run.info.run_id)
             self._log_settings(client)
@@ -121,10 +126,13 @@ class MlflowTracker:
         with reach(self._uri, self._timeout) as client, tempfile.TemporaryDirectory() as folder:
             for picture in draw_curves(history, Path(folder)):
                 client.log_artifact(self._run_id, str(picture), "curves")
-            from recsys.train.pyfunc_model import log_model
+            if self._job.trial is None:
+                from recsys.train.pyfunc_model import log_model
 
-            log_model(self._uri, self._run_id, result.bundle_dir, result.global_steps)
-            client.set_terminated(self._run_id, "FINISHED")
+                log_model(self._uri, self._run_id, result.bundle_dir, result.global_steps)
+            if result.pruned:
+                client.set_tag(self._run_id, "outcome", "pruned")
+            client.set_terminated(self._run_id, "KILLED" if result.pruned else "FINISHED")
 
     def _log_settings(self, client: MlflowClient) -> None:
         from mlflow.entities import Param
@@ -211,6 +219,7 @@ def find_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 def describe_tags(job: TrainingJob, ranks: int) -> dict[str, str]:
     """Tags that replay a run: versions, seed, world size, and what the job adds (the commit)."""
+    nested = {"mlflow.parentRunId": job.trial.run_id} if job.trial and job.trial.run_id else {}
     return {
         "run_date": job.run_date,
         "fingerprint": job.fingerprint,
@@ -220,6 +229,7 @@ def describe_tags(job: TrainingJob, ranks: int) -> dict[str, str]:
         **{f"table.{name}": str(version) for name, version in job.table_versions.items()},
         f"table.{job.table.name}": str(job.table.version),
         **job.tags,
+        **nested,
     }
 
 
@@ -249,7 +259,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
-    """One PNG a figure over epochs (losses share one); returns the files."""
+    """One PNG a figure over epochs (losses share one), whatever is learned; returns the files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -263,7 +273,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], folder: Path) -> list[Pa
         for name in group:
             axes.plot(range(1, len(history) + 1), [row[name] for row in history], label=name)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("nats per target" if title == "loss" else title)
+        axes.set_ylabel("loss per target" if title == "loss" else title)
         axes.legend()
         files.append(folder / f"{title}.png")
         figure.savefig(files[-1], dpi=100)

@@ -26,6 +26,7 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
+from recsys.train.search import NeverPrune, Pruner, TrialPruner
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
 
 ERROR_FILE = "error-rank-{rank}.json"
@@ -60,6 +61,13 @@ def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:
     return MlflowTracker(job, communicator.size)
 
 
+def make_pruner(job: TrainingJob, communicator: Communicator) -> Pruner:
+    """The search's pruner on rank 0 of one of its trials; otherwise one that never prunes."""
+    if job.trial is None or communicator.rank != 0:
+        return NeverPrune()
+    return TrialPruner(job.trial)
+
+
 def train_rank(
     job: TrainingJob, communicator: Communicator, feed: FeedFactory = make_feed
 ) -> TrainingResult:
@@ -69,7 +77,8 @@ def train_rank(
     pid = f"{os.getpid()}\n".encode()
     write_atomically(folder / PID_FILE.format(rank=communicator.rank), pid)
     try:
-        return run_training(job, communicator, make_tracker(job, communicator), feed)
+        tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
+        return run_training(job, communicator, tracker, feed, pruner)
     except Exception as error:
         path = folder / ERROR_FILE.format(rank=communicator.rank)
         write_atomically(path, json.dumps(describe_error(error)).encode())

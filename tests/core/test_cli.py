@@ -21,6 +21,7 @@ pytestmark = pytest.mark.core
 COMMANDS = [
     "nightly", "demo", "generate", *(step.replace("_", "-") for step in SUMMARIES), "summary",
     "checks", "top-n", "runs", "config", "mlflow-ui", "lake", "benchmark",
+    "search",
 ]  # fmt: skip
 
 
@@ -39,7 +40,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, *(f"lake {name}" for name in LAKE_COMMANDS), "benchmark sequences"]
+    "command",
+    [
+        *COMMANDS,
+        *(f"lake {name}" for name in LAKE_COMMANDS),
+        "benchmark sequences",
+        "benchmark scaling",
+    ],
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, *command.split(), "--help")

@@ -97,7 +97,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, in
         assert done.returncode == 0, done.stdout + done.stderr
     return {
         (name, ranks, rank): json.loads((folder / f"{name}-{ranks}-rank-{rank}.json").read_text())
-        for name in KINDS
+        for name in (*KINDS, "pruned")
         for ranks, rank in ((1, 0), (2, 0), (2, 1))
     }
 
@@ -127,6 +127,13 @@ def test_both_ranks_end_with_identical_weights_and_metrics(
 ) -> None:
     assert reports[loss, 2, 0]["weights"] == reports[loss, 2, 1]["weights"]
     assert reports[loss, 2, 0]["metrics"] == reports[loss, 2, 1]["metrics"]
+
+
+def test_what_rank_zero_is_told_ends_the_training_of_both(
+    reports: dict[tuple[str, int, int], Any],
+) -> None:
+    for ranks, rank in ((1, 0), (2, 0), (2, 1)):
+        assert reports["pruned", ranks, rank] == [True, 2, False]  # pruned, epochs, a bundle
 
 
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(

@@ -16,6 +16,7 @@ from recsys.train.communication import SingleProcess
 from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import Trainer, run_training
+from recsys.train.models import make_model
 from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, validate
 from recsys.train.popularity import count_targets
 from tests.training_tables import (
@@ -322,3 +323,41 @@ def test_bf16_trains_too(table: tuple[PinnedTable, Windows], tmp_path: Path) -> 
     rounded, _ = train(job, table[1], RecordingTracker())
     assert rounded.metrics != exact.metrics
     assert rounded.metrics[LOSS] == pytest.approx(exact.metrics[LOSS], rel=0.05)
+
+
+class StopAfter:
+    """A pruner that stops after an epoch (from 0) and remembers what it was told."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.told = last, dict[int, float]()
+
+    def should_stop(self, epoch: int, value: float) -> bool:
+        self.told[epoch] = value
+        return epoch >= self.last
+
+
+def test_a_pruned_training_ends_without_a_model(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, table[0])
+    tracker, pruner = RecordingTracker(), StopAfter(1)
+    feed = memory_feed(table[1])
+    result = run_training(job, SingleProcess(), tracker, feed, pruner)
+    assert (result.pruned, result.epochs, result.bundle_dir) == (True, 2, "")
+    assert pruner.told == {epoch: row[NDCG] for epoch, row in enumerate(tracker.epochs)}
+    assert TrainingResult.load(job.result_path) == tracker.finished == result
+    assert not Path(job.bundle_dir).exists()
+    assert not list(Path(job.checkpoint_dir).glob("*.checkpoint"))
+
+
+def test_a_model_that_diverged_finds_nothing(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    model = make_model(make_job(tmp_path, table[0]))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(math.nan)
+    batch = make_batch(make_windows(4, 9, np.random.default_rng(0))["items"], None)
+    found = validate(model, [batch], SingleProcess(), torch.device("cpu"))
+    assert (found[NDCG], found[HIT_RATE]) == (0, 0)
+    assert math.isnan(found[LOSS])

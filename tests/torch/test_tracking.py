@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from math import nan
 from pathlib import Path
 
 import mlflow
@@ -18,7 +19,7 @@ from recsys.train.communication import SingleProcess
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import run_training
 from recsys.train.registry import ModelRegistry
-from recsys.train.tracking import MlflowTracker, redact, without_user
+from recsys.train.tracking import MlflowTracker, draw_curves, redact, without_user
 from tests.training_tables import make_job, make_table, memory_feed
 
 pytestmark = pytest.mark.torch
@@ -189,6 +190,20 @@ def test_a_run_that_was_killed_at_its_end_is_ended_again(
     metrics = {metric.key: metric.value for metric in newest.metrics or ()}
     assert metrics["best_validation_loss"] == result.metrics["validation_loss"]
     assert "step_loss" not in metrics
+
+
+def test_every_figure_of_any_objective_is_drawn(tmp_path: Path) -> None:
+    history = [
+        {"train_loss": 1.0, "validation_loss": 1.1, "validation_rmse": 0.9, "validation_auc": 0.7},
+        {"train_loss": 0.9, "validation_loss": 1.0, "validation_rmse": 0.8, "validation_auc": nan},
+    ]
+    drawn = draw_curves(history, tmp_path)
+    assert [path.name for path in drawn] == [
+        "loss.png",
+        "validation_rmse.png",
+        "validation_auc.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
 def test_an_unknown_run_or_version_is_an_error(registry: ModelRegistry) -> None:

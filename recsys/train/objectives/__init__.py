@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from recsys.config import Settings
 from recsys.train.job import TrainingJob
 from recsys.train.objectives.contract import Objective, Wanted
 from recsys.train.objectives.interaction_pairs import InteractionPairs
@@ -14,7 +15,7 @@ from recsys.train.objectives.purchase import Purchase
 from recsys.train.objectives.rating_pairs import RatingPairs
 from recsys.train.rows import Channels
 
-__all__ = ["Objective", "Wanted", "choose_channels", "make_objective"]
+__all__ = ["Objective", "Wanted", "choose_channels", "find_objective", "make_objective"]
 
 _OBJECTIVES: dict[str, type[Objective]] = {
     "next_item": NextItem,
@@ -28,16 +29,17 @@ _OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): R
 """What a kind of model learns in another way than the others that have the task."""
 
 
+def find_objective(settings: Settings) -> type[Objective]:
+    """The objective's class: what it is judged by is known without a job."""
+    kind, task = settings.model.kind, settings.task
+    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]
+
+
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:
     """The objective of a job (``Settings.task``)."""
-    return _find_objective(job)(job, device)
+    return find_objective(job.settings)(job, device)
 
 
 def choose_channels(job: TrainingJob) -> Channels:
     """What the rows of the job's feed must hold."""
-    return _find_objective(job).channels(job)
-
-
-def _find_objective(job: TrainingJob) -> type[Objective]:
-    kind, task = job.settings.model.kind, job.settings.task
-    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]
+    return find_objective(job.settings).channels(job)

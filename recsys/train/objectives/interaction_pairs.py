@@ -93,7 +93,7 @@ class InteractionPairs(Objective):
         others = self._candidates.expand(len(own), -1)
         logits = model(users, torch.cat([own, others], dim=1)).double()
         wanted, drawn, real = logits[:, :1], logits[:, 1:], others != own
-        ranks = 1 + ((drawn >= wanted) & real).sum(dim=1)
+        ranks = 1 + (~(drawn < wanted) & real).sum(dim=1)  # NaN is never first
         ndcg = torch.where(ranks <= K, 1.0 / torch.log2(ranks.double() + 1.0), 0.0)
         negatives = (functional.softplus(drawn) * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
         each = self.settings.negatives_per_positive

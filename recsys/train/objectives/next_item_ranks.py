@@ -75,7 +75,7 @@ def _sum_chunk(
     """Sums float64 [4] over positions: NDCG, hits, loss, positions."""
     scores = exclude(hidden @ vectors.T, targets, excluded, slice(None))
     wanted = scores.gather(1, targets)
-    ranks = (scores >= wanted).sum(dim=1)
+    ranks = (~(scores < wanted)).sum(dim=1)  # of a model that diverged (NaN) the last one
     hit = ranks <= K
     ndcg = torch.where(hit, 1.0 / torch.log2(ranks.double() + 1.0), 0.0).sum()
     loss = (torch.logsumexp(scores, dim=1) - wanted[:, 0]).double().sum()

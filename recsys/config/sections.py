@@ -219,6 +219,11 @@ class Settings(Section):
                 f"train.task={self.train.task} can't be learned by model.kind={self.model.kind}, "
                 f"which learns {', '.join(TASKS[self.model.kind])}"
             )
+        if self.train.start_from and self.model.kind == "transformer" and self.model.attributes:
+            raise ValueError(
+                f"train.start_from={self.train.start_from} can't go with model.attributes=true: "
+                "the words of attributes are numbered anew each night; set one of them off"
+            )
         if self.model.dims % self.model.heads:
             raise ValueError(
                 f"model.heads={self.model.heads} must divide model.dims={self.model.dims}"

@@ -141,6 +141,17 @@ class Train(Section):
     target_horizon: int = Field(
         ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
     )
+    start_from: str | None = Field(
+        min_length=1,
+        description="weights that a training starts with: champion (the registered model after the "
+        "night before), or the folder of a model's bundle; null starts from chance",
+    )
+    warm_max_epochs: int = Field(
+        ge=1, description="max_epochs of a training that starts from a model"
+    )
+    warm_learning_rate_share: float = Field(
+        gt=0, description="of learning_rate, for a training that starts from a model"
+    )
     start_from_popularity: bool = Field(
         description="item biases start at the items' popularity instead of 0"
     )

@@ -27,6 +27,7 @@ from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
+from recsys.steps.start import describe_start, find_start, forget_start, start_from
 from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
@@ -61,8 +62,12 @@ def _train(context: Context) -> Outcome:
         {"code_commit": code_commit(), "lake": settings.lake.root},
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
+        trained_before=holdout_cutoff(settings.gold, context.run_date).isoformat(),
     )
+    start = find_start(context)
+    job = start_from(context, job, start)
     result = _launch(context, job)
+    forget_start(job)
     judged, best = next(iter(result.metrics.items()))
     return Outcome(
         f"{result.epochs} epochs, best {result.best_epoch + 1} ({judged} {best:.4f}), "
@@ -75,7 +80,9 @@ def _train(context: Context) -> Outcome:
             "best_epoch": str(result.best_epoch),
             "events_per_second": f"{result.events_per_second:.0f}",
             "wait_share": f"{result.wait_share:.4f}",
+            "seconds": f"{result.seconds:.2f}",
             "item_links": str(links.rows if links else 0),
+            "start_from": start.name if start and job.start_from else "chance",
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         },
         tables_read=read,
@@ -244,5 +251,5 @@ def code_commit() -> str:
     return found.stdout.strip()
 
 
-TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train)
+TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train, describe_start)
 EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

@@ -39,6 +39,9 @@ class TrainingJob:
             ``item_links``.
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
         start_from: bundle of a model whose weights this one starts with; empty starts from chance.
+        new_items: item_idx of which the model to start from has seen no event, though it may have
+            rows for them.
+        trained_before: first moment (UTC, ISO) that is held out; goes into the bundle.
     """
 
     settings: Settings
@@ -54,6 +57,8 @@ class TrainingJob:
     links: dict[str, list[str]] = field(default_factory=dict)
     num_users: int = 0
     start_from: str = ""
+    new_items: list[int] = field(default_factory=list)
+    trained_before: str = ""
 
     @property
     def max_length(self) -> int:

@@ -219,6 +219,16 @@ class Settings(Section):
                 f"train.task={self.train.task} can't be learned by model.kind={self.model.kind}, "
                 f"which learns {', '.join(TASKS[self.model.kind])}"
             )
+        if self.train.online and (self.task != "rating" or not self.train.start_from):
+            raise ValueError(
+                "train.online=true needs a model of ratings (model.kind=matrix_factorization, not "
+                f"{self.model.kind}) and one to go on from (train.start_from, champion say)"
+            )
+        if self.train.online and self.train.weight_decay:
+            raise ValueError(
+                f"train.weight_decay={self.train.weight_decay} moves what no new rating touches: "
+                "set it to 0, or train.online=false"
+            )
         if self.train.start_from and self.model.kind == "transformer" and self.model.attributes:
             raise ValueError(
                 f"train.start_from={self.train.start_from} can't go with model.attributes=true: "

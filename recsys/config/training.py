@@ -146,6 +146,16 @@ class Train(Section):
         description="weights that a training starts with: champion (the registered model after the "
         "night before), or the folder of a model's bundle; null starts from chance",
     )
+    online: bool = Field(
+        description="a training that starts from a model learns from the ratings since that model "
+        "alone, and changes what they touch (task rating)"
+    )
+    online_epochs: int = Field(ge=1, description="passes over new ratings (online)")
+    online_pull: float = Field(
+        ge=0,
+        description="L2 penalty, a rating, of the distance of known rows from where they were "
+        "(online)",
+    )
     warm_max_epochs: int = Field(
         ge=1, description="max_epochs of a training that starts from a model"
     )

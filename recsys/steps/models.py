@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -27,10 +28,12 @@ from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
-from recsys.steps.start import describe_start, find_start, forget_start, start_from
+from recsys.steps.start import describe_start, find_start, forget_start, learn_online, start_from
 from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
+
+_NOT_YET = schemas.PinnedTable("", -1, ())
 
 
 def _train(context: Context) -> Outcome:
@@ -46,19 +49,17 @@ def _train(context: Context) -> Outcome:
     }
     links = _write_links(context, read)
     written = {schemas.GOLD_ITEM_LINKS.name: links.version} if links else {}
-    table = _pin_table(context, read)
-    if table.name not in read:
-        written[table.name] = table.version
+    online = settings.train.online
     job = TrainingJob(
         settings,
         str(context.run_date),
-        table,
+        _NOT_YET if online else _pin_table(context, read),
         num_items,
         fingerprint,
         str(folder),
         str(folder / "bundle"),
         tracking_uri(settings),
-        {**read, **written},
+        {},
         {"code_commit": code_commit(), "lake": settings.lake.root},
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
@@ -66,13 +67,18 @@ def _train(context: Context) -> Outcome:
     )
     start = find_start(context)
     job = start_from(context, job, start)
+    if online:
+        job = learn_online(context, job, read, lambda: _pin_table(context, read))
+    if job.table.name not in read:
+        written[job.table.name] = job.table.version
+    job = dataclasses.replace(job, table_versions={**read, **written})
     result = _launch(context, job)
     forget_start(job)
     judged, best = next(iter(result.metrics.items()))
     return Outcome(
         f"{result.epochs} epochs, best {result.best_epoch + 1} ({judged} {best:.4f}), "
         f"{result.events_per_second:,.0f} events/s, waited {result.wait_share:.1%}",
-        rows_in=sum(file.rows for file in table.files),
+        rows_in=sum(file.rows for file in job.table.files),
         details={
             "run_id": result.run_id,
             "bundle": result.bundle_dir,

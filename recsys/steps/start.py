@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,10 @@ from recsys import schemas
 from recsys.bundle import BUNDLE_FILE, load_info
 from recsys.errors import TrainingError
 from recsys.files import hash_file
+from recsys.lake.examples import write_new_ratings
 from recsys.lake.operations import read_earlier
+from recsys.lake.pinning import pin_training_table
+from recsys.schemas import PinnedTable
 from recsys.steps.context import Context
 from recsys.steps.tracking import open_tracking
 from recsys.train.job import TrainingJob
@@ -104,6 +108,31 @@ def start_from(context: Context, job: TrainingJob, start: Start | None) -> Train
         new_items=_read_new_items(context, datetime.fromisoformat(before)),
         tags={**job.tags, "start_from": start.name},
     )
+
+
+def learn_online(
+    context: Context, job: TrainingJob, read: Mapping[str, int], pin_all: Callable[[], PinnedTable]
+) -> TrainingJob:
+    """The job with the ratings since the model it starts from; with all where there are none.
+
+    Args:
+        read: versions of the tables of this night.
+        pin_all: makes the table of all.
+    """
+    if job.start_from:
+        since = datetime.fromisoformat(load_info(job.start_from).trained_before)
+        new = write_new_ratings(context.lake, read, context.run_date, since)
+        if new is not None:
+            table = schemas.GOLD_TRAINING_EXAMPLES
+            return dataclasses.replace(
+                job, table=pin_training_table(context.lake, new.version, table)
+            )
+        context.say(f"  train         too little that is new since {since.date()}: learns from all")
+    train = context.settings.train.model_copy(update={"online": False})
+    settings = context.settings.model_copy(update={"train": train})
+    if job.start_from:
+        settings = set_warm_schedule(settings)
+    return dataclasses.replace(job, table=pin_all(), settings=settings)
 
 
 def forget_start(job: TrainingJob) -> None:

@@ -61,6 +61,11 @@ class TrainingJob:
     trained_before: str = ""
 
     @property
+    def online(self) -> bool:
+        """Whether it goes on from a model with what came since alone."""
+        return self.settings.train.online and bool(self.start_from)
+
+    @property
     def max_length(self) -> int:
         """Most items of a history the model looks at: the longest window but its last target."""
         return max(1, max(file.bucket for file in self.table.files) - 1)

@@ -64,6 +64,8 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
         self.objective = make_objective(job, self.device)
+        if job.start_from:
+            self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = communicator.wrap_optimizer(

@@ -77,8 +77,9 @@ def find_misfit(job: TrainingJob, bundle_dir: str) -> str:
 def set_warm_schedule(settings: Settings) -> Settings:
     """The settings of a training that starts from a model: fewer epochs in smaller steps."""
     train = settings.train
+    epochs = min(train.max_epochs, train.warm_max_epochs)
     changes = {
-        "max_epochs": min(train.max_epochs, train.warm_max_epochs),
+        "max_epochs": train.online_epochs if train.online else epochs,
         "learning_rate": train.learning_rate * train.warm_learning_rate_share,
     }
     return settings.model_copy(update={"train": train.model_copy(update=changes)})

@@ -219,21 +219,6 @@ class Settings(Section):
                 f"train.task={self.train.task} can't be learned by model.kind={self.model.kind}, "
                 f"which learns {', '.join(TASKS[self.model.kind])}"
             )
-        if self.train.online and (self.task != "rating" or not self.train.start_from):
-            raise ValueError(
-                "train.online=true needs a model of ratings (model.kind=matrix_factorization, not "
-                f"{self.model.kind}) and one to go on from (train.start_from, champion say)"
-            )
-        if self.train.online and self.train.weight_decay:
-            raise ValueError(
-                f"train.weight_decay={self.train.weight_decay} moves what no new rating touches: "
-                "set it to 0, or train.online=false"
-            )
-        if self.train.start_from and self.model.kind == "transformer" and self.model.attributes:
-            raise ValueError(
-                f"train.start_from={self.train.start_from} can't go with model.attributes=true: "
-                "the words of attributes are numbered anew each night; set one of them off"
-            )
         if self.model.dims % self.model.heads:
             raise ValueError(
                 f"model.heads={self.model.heads} must divide model.dims={self.model.dims}"
@@ -270,5 +255,25 @@ class Settings(Section):
             raise ValueError(
                 f"train.pretraining.attribute_weight={train.pretraining.attribute_weight} needs "
                 "model.attributes=true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Settings:
+        model, train = self.model, self.train
+        if train.online and (model.kind != "matrix_factorization" or not train.start_from):
+            raise ValueError(
+                f"train.online=true needs model.kind=matrix_factorization, not {model.kind}, and a "
+                "model to go on from (train.start_from, champion say)"
+            )
+        if train.online and train.weight_decay:
+            raise ValueError(
+                f"train.weight_decay={train.weight_decay} moves what no new rating touches: "
+                "set it to 0, or train.online=false"
+            )
+        if train.start_from == "champion" and model.kind == "transformer" and model.attributes:
+            raise ValueError(
+                "train.start_from=champion can't go with model.attributes=true: the words of "
+                "attributes are numbered anew each night; set one of them off"
             )
         return self

@@ -143,8 +143,8 @@ class Train(Section):
     )
     start_from: str | None = Field(
         min_length=1,
-        description="weights that a training starts with: champion (the registered model after the "
-        "night before), or the folder of a model's bundle; null starts from chance",
+        description="weights that a training starts with: champion (the model in charge after the "
+        "night before; the schedule is shorter then), or the folder of a bundle; null is chance",
     )
     online: bool = Field(
         description="a training that starts from a model learns from the ratings since that model "
@@ -157,10 +157,10 @@ class Train(Section):
         "(online)",
     )
     warm_max_epochs: int = Field(
-        ge=1, description="max_epochs of a training that starts from a model"
+        ge=1, description="max_epochs of a training that starts from the champion"
     )
     warm_learning_rate_share: float = Field(
-        gt=0, description="of learning_rate, for a training that starts from a model"
+        gt=0, description="of learning_rate, for a training that starts from the champion"
     )
     start_from_popularity: bool = Field(
         description="item biases start at the items' popularity instead of 0"

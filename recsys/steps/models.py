@@ -59,7 +59,7 @@ def _train(context: Context) -> Outcome:
         str(folder),
         str(folder / "bundle"),
         tracking_uri(settings),
-        {},
+        {**read, **written},
         {"code_commit": code_commit(), "lake": settings.lake.root},
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),

@@ -17,7 +17,7 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.bundle import BUNDLE_FILE, load_info
+from recsys.bundle import BUNDLE_FILE, BundleInfo, load_info
 from recsys.errors import TrainingError
 from recsys.files import hash_file
 from recsys.lake.examples import write_new_ratings
@@ -77,10 +77,11 @@ def find_start(context: Context) -> Start | None:
 
 
 def start_from(context: Context, job: TrainingJob, start: Start | None) -> TrainingJob:
-    """The job as it starts from a model: its bundle, what is new to it, and a shorter schedule.
+    """The job as it starts from a model: its bundle, and what is new to it.
 
-    A champion that does not fit (another kind or shape, or trained on what is held out now) is
-    left, and the training starts from chance.
+    From a champion it goes on, with the shorter schedule for that; a path may be the start of
+    another task, and leaves the schedule as it is set. A champion that does not fit (another kind
+    or shape, or trained on what is held out now) is left, and the training starts from chance.
 
     Raises:
         TrainingError: a model that was given by its path does not fit.
@@ -90,8 +91,9 @@ def start_from(context: Context, job: TrainingJob, start: Start | None) -> Train
             context.say("  train         no night before has a model: starts from chance")
         return job
     bundle = start.path or _download(context, job, start)
-    before = load_info(bundle).trained_before
-    misfit = _find_overlap(job, before) or find_misfit(job, bundle)
+    info = load_info(bundle)
+    before = info.trained_before
+    misfit = _find_overlap(job, before) or find_misfit(job, bundle) or _find_renumbered(job, info)
     if misfit and start.path:
         raise TrainingError(
             f"the model to start from {misfit}",
@@ -101,9 +103,10 @@ def start_from(context: Context, job: TrainingJob, start: Start | None) -> Train
     if misfit:
         context.say(f"  train         {start.name} {misfit}: starts from chance")
         return job
+    online = job.settings.train.online  # has a schedule of its own
     return dataclasses.replace(
         job,
-        settings=set_warm_schedule(job.settings),
+        settings=job.settings if start.path or online else set_warm_schedule(job.settings),
         start_from=str(Path(bundle).absolute()),
         new_items=_read_new_items(context, datetime.fromisoformat(before)),
         tags={**job.tags, "start_from": start.name},
@@ -123,10 +126,9 @@ def learn_online(
         since = datetime.fromisoformat(load_info(job.start_from).trained_before)
         new = write_new_ratings(context.lake, read, context.run_date, since)
         if new is not None:
-            table = schemas.GOLD_TRAINING_EXAMPLES
-            return dataclasses.replace(
-                job, table=pin_training_table(context.lake, new.version, table)
-            )
+            examples = schemas.GOLD_TRAINING_EXAMPLES
+            table = pin_training_table(context.lake, new.version, examples)
+            return dataclasses.replace(job, table=table, settings=set_warm_schedule(job.settings))
         context.say(f"  train         too little that is new since {since.date()}: learns from all")
     train = context.settings.train.model_copy(update={"online": False})
     settings = context.settings.model_copy(update={"train": train})
@@ -169,6 +171,15 @@ def _find_overlap(job: TrainingJob, before: str) -> str:
     if datetime.fromisoformat(before) > datetime.fromisoformat(job.trained_before):
         return f"was trained on events up to {before}, held out now from {job.trained_before}"
     return ""
+
+
+def _find_renumbered(job: TrainingJob, info: BundleInfo) -> str:
+    """Words of attributes are numbered by all that there are in the catalogue."""
+    name = schemas.SILVER_ITEMS.name
+    same = info.table_versions.get(name) == job.table_versions.get(name)
+    if same or "attribute" not in job.links or not job.settings.model.attributes:
+        return ""
+    return "numbers the words of attributes by another catalogue (model.attributes)"
 
 
 def _read_new_items(context: Context, since: datetime) -> list[int]:

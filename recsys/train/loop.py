@@ -108,7 +108,8 @@ class Trainer:
 
     def _use_popularity(self) -> None:
         settings = self.settings
-        wanted = settings.start_from_popularity if self.new_items is None else True
+        new = self.new_items
+        wanted = settings.start_from_popularity if new is None else bool(new.any())
         fresh = self.state.global_step == 0 and wanted
         if not fresh and not self.objective.needs_popularity:
             return
@@ -118,10 +119,10 @@ class Trainer:
             )
         self.objective.set_popularity(counts)
         for model in (self.model, self.average) if fresh else ():
-            if self.new_items is None:
+            if new is None:
                 model.set_popularity(counts)
             else:
-                model.place_new_items(counts, self.new_items)
+                model.place_new_items(counts, new)
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings

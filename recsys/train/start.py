@@ -18,8 +18,8 @@ from recsys.train.models import make_model
 
 log = logging.getLogger(__name__)
 
-_MAY_DIFFER = {"dropout", "neighbor_weight"}
-"""Settings of a model that change nothing of what its weights mean."""
+_MAY_DIFFER = {"dropout", "neighbor_weight", "head"}
+"""Settings of a model that change nothing of what the weights of both mean."""
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def find_misfit(job: TrainingJob, bundle_dir: str) -> str:
 
 
 def set_warm_schedule(settings: Settings) -> Settings:
-    """The settings of a training that starts from a model: fewer epochs in smaller steps."""
+    """The settings of a training that goes on from a model: fewer epochs in smaller steps."""
     train = settings.train
     epochs = min(train.max_epochs, train.warm_max_epochs)
     changes = {

@@ -120,8 +120,8 @@ def test_without_a_model_to_go_on_from_it_is_a_training_as_ever(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["train.start_from=champion"], r"needs a model of ratings"),
-        (["model.kind=matrix_factorization"], r"one to go on from"),
+        (["train.start_from=champion"], r"needs model\.kind=matrix_fact.*not transformer"),
+        (["model.kind=matrix_factorization"], r"a model to go on from"),
         (
             [
                 "model.kind=matrix_factorization",

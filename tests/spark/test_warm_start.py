@@ -44,7 +44,7 @@ class Nights:
             items = generator.integers(0, 10 + n, (USERS, 4))
             items[:, 0] = 9 + n  # new on that day
             records = [
-                event(f"u{user}", f"i{item}", f"{day}T1{at}:00:00Z", "rating", rating=1 + item % 5)
+                event(f"u{user}", f"i{item}", f"{day}T1{at}:00:00Z", "rating", rating=int(1 + item % 5))
                 for user, row in enumerate(items)
                 for at, item in enumerate(row)
             ]

@@ -31,6 +31,7 @@ class BundleInfo:
         table_versions: table name to the Delta version it was trained on.
         run_id: MLflow run; empty without tracking.
         metrics: validation metrics at the best epoch.
+        trained_before: first moment (UTC, ISO) of which training saw nothing; empty: not known.
     """
 
     run_date: str
@@ -40,6 +41,7 @@ class BundleInfo:
     table_versions: dict[str, int] = field(default_factory=dict)
     run_id: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    trained_before: str = ""
 
 
 def save_bundle(path: str | Path, model: Recommender, info: BundleInfo) -> None:
@@ -88,6 +90,19 @@ def load_config(path: str | Path) -> ModelConfig:
         return read_config(_read_description(file)["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(file, f"does not describe a model: {error}") from None
+
+
+def load_info(path: str | Path) -> BundleInfo:
+    """Where a bundle's model comes from, without its weights.
+
+    Raises:
+        RecsysError: as ``load_config``.
+    """
+    file = Path(path) / BUNDLE_FILE
+    try:
+        return BundleInfo(**_read_description(file)["info"])
+    except (KeyError, TypeError) as error:
+        raise _broken(file, f"does not say where the model comes from: {error}") from None
 
 
 def load_for_scoring(path: str | Path) -> Recommender:

@@ -257,3 +257,23 @@ class Settings(Section):
                 "model.attributes=true"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Settings:
+        model, train = self.model, self.train
+        if train.online and (model.kind != "matrix_factorization" or not train.start_from):
+            raise ValueError(
+                f"train.online=true needs model.kind=matrix_factorization, not {model.kind}, and a "
+                "model to go on from (train.start_from, champion say)"
+            )
+        if train.online and train.weight_decay:
+            raise ValueError(
+                f"train.weight_decay={train.weight_decay} moves what no new rating touches: "
+                "set it to 0, or train.online=false"
+            )
+        if train.start_from == "champion" and model.kind == "transformer" and model.attributes:
+            raise ValueError(
+                "train.start_from=champion can't go with model.attributes=true: the words of "
+                "attributes are numbered anew each night; set one of them off"
+            )
+        return self

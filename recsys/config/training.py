@@ -141,6 +141,27 @@ class Train(Section):
     target_horizon: int = Field(
         ge=1, description="next events of a user that a target is drawn from; 1 is the next one"
     )
+    start_from: str | None = Field(
+        min_length=1,
+        description="weights that a training starts with: champion (the model in charge after the "
+        "night before; the schedule is shorter then), or the folder of a bundle; null is chance",
+    )
+    online: bool = Field(
+        description="a training that starts from a model learns from the ratings since that model "
+        "alone, and changes what they touch (task rating)"
+    )
+    online_epochs: int = Field(ge=1, description="passes over new ratings (online)")
+    online_pull: float = Field(
+        ge=0,
+        description="L2 penalty, a rating, of the distance of known rows from where they were "
+        "(online)",
+    )
+    warm_max_epochs: int = Field(
+        ge=1, description="max_epochs of a training that starts from the champion"
+    )
+    warm_learning_rate_share: float = Field(
+        gt=0, description="of learning_rate, for a training that starts from the champion"
+    )
     start_from_popularity: bool = Field(
         description="item biases start at the items' popularity instead of 0"
     )

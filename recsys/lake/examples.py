@@ -9,12 +9,13 @@ of all pairs, and it is judged as the new items of tomorrow are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.config import Gold
 from recsys.errors import LakeError
 from recsys.lake.example_files import write_files
 from recsys.lake.labelled_windows import write_rated_windows
@@ -34,6 +35,8 @@ from recsys.schemas import (
 )
 
 _CODE, _LABEL, _SECONDS = "_code", "_label", "_seconds"
+_VALIDATION_DAYS = 30
+_SPLITS = 2
 
 Versions = Mapping[str, int]
 """Table name to the Delta version to read."""
@@ -73,6 +76,29 @@ def write_ratings(lake: Lake, versions: Versions, run_date: date) -> Commit:
             "more days",
         )
     return _write_pairs(lake, pairs)
+
+
+def write_new_ratings(
+    lake: Lake, versions: Versions, run_date: date, since: datetime
+) -> Commit | None:
+    """The ratings from ``since`` to the hold-out, to train on, and what validates an update.
+
+    So few days may hold no pair that validates, so those of a month before do too: an update has
+    to fit these as well. Which pairs validate is the same every night; they never train.
+
+    Returns:
+        None where there is nothing to train on, or nothing that validates.
+    """
+    cutoff = holdout_cutoff(lake.settings.gold, run_date)
+    ratings = lake.read(schemas.GOLD_RATINGS, versions[schemas.GOLD_RATINGS.name])
+    first = (since - timedelta(days=_VALIDATION_DAYS)).date()
+    recent = ratings.where(F.col(schemas.EVENT_DATE) >= F.lit(first))
+    examples = _split(find_ratings(recent, cutoff), lake.settings.gold)
+    new = F.element_at(EVENT_TIMES, 1) >= F.lit(int(since.timestamp()))
+    wanted = examples.where(new | (F.col(SPLIT) == schemas.VALIDATION_SPLIT))
+    if wanted.select(SPLIT).distinct().count() < _SPLITS:
+        return None
+    return write_files(lake, wanted, _rows_a_file(lake.settings.gold))
 
 
 def write_interactions(lake: Lake, versions: Versions, run_date: date) -> Commit:
@@ -143,11 +169,21 @@ def find_interactions(windows: DataFrame) -> DataFrame:
 
 def _write_pairs(lake: Lake, pairs: DataFrame) -> Commit:
     gold = lake.settings.gold
+    return write_files(lake, _split(pairs, gold), _rows_a_file(gold))
+
+
+def _rows_a_file(gold: Gold) -> int:
+    """As many events as one of windows has: a pair is one."""
+    return gold.rows_per_row_group * gold.sequence_length
+
+
+def _split(pairs: DataFrame, gold: Gold) -> DataFrame:
+    """Columns of gold/training_examples."""
     oldest_first = Window.partitionBy(USER_IDX).orderBy(_SECONDS, ITEM_IDX)
     numbered = pairs.withColumn(WINDOW, F.row_number().over(oldest_first) - 1)
     share = F.pmod(F.xxhash64(USER_IDX, ITEM_IDX, F.lit("validation")), F.lit(1_000_000))
     validates = (share / 1_000_000 < gold.validation_share) & (F.col(WINDOW) > 0)
-    examples = numbered.select(
+    return numbered.select(
         USER_IDX,
         WINDOW,
         F.array(ITEM_IDX).alias(ITEMS),
@@ -158,5 +194,3 @@ def _write_pairs(lake: Lake, pairs: DataFrame) -> Commit:
         F.when(validates, schemas.VALIDATION_SPLIT).otherwise(schemas.TRAIN_SPLIT).alias(SPLIT),
         F.lit(1).alias(BUCKET),
     )
-    # As many events a file as one of windows has: a pair is one.
-    return write_files(lake, examples, gold.rows_per_row_group * gold.sequence_length)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -82,8 +83,7 @@ def read_night(lake: Lake, run_date: date) -> Night:
     )
     rows = lake.read(schemas.OPS_RUNS).where(own | read_before).collect()
     rows.sort(key=lambda row: row.finished_at)
-    names = list(StageRun.__dataclass_fields__)
-    stages = [StageRun(**{name: row[name] for name in names}) for row in rows]
+    stages = [_to_run(row) for row in rows]
     mine = [stage for stage in stages if stage.run_date == run_date]
     begun = {stage.stage: stage for stage in mine if stage.fingerprint}
     for stage in reversed(mine):
@@ -92,6 +92,22 @@ def read_night(lake: Lake, run_date: date) -> Night:
             return Night(begun, date.fromisoformat(day) if day else None)
     earlier = (stage.run_date for stage in stages if stage.run_date < run_date)
     return Night(begun, max(earlier, default=None))
+
+
+def read_earlier(lake: Lake, run_date: date, stages: Sequence[str]) -> list[StageRun]:
+    """Successes of ``stages`` in nights before ``run_date``; by date, then as they finished."""
+    wanted = (
+        (F.col(schemas.RUN_DATE) < F.lit(run_date))
+        & F.col(schemas.STAGE).isin(*stages)
+        & (F.col(schemas.STATUS) == SUCCEEDED)
+    )
+    rows = lake.read(schemas.OPS_RUNS).where(wanted).collect()
+    rows.sort(key=lambda row: (row.run_date, row.finished_at))
+    return [_to_run(row) for row in rows]
+
+
+def _to_run(row: Row) -> StageRun:
+    return StageRun(**{name: row[name] for name in StageRun.__dataclass_fields__})
 
 
 def newest_night(lake: Lake, stage: str) -> date | None:

@@ -59,6 +59,15 @@ class Recommender(nn.Module):
     def set_popularity(self, counts: Tensor) -> None:
         """Told before the first step how often each item is a target, float [num_items + 1]."""
 
+    @torch.no_grad()
+    def place_new_items(self, counts: Tensor, new: Tensor) -> None:
+        """Told before the first step of a training that starts from an earlier model's weights.
+
+        Args:
+            counts: how often each item is a target, float [num_items + 1].
+            new: items that the earlier model has learned nothing of, bool [num_items + 1].
+        """
+
     def for_scoring(self) -> Recommender:
         """A model with the same scores that is cheaper to ask; it need not be fit for training."""
         return self

@@ -70,10 +70,21 @@ class MatrixFactorization(Recommender):
 
     def penalize(self, users: Tensor, items: Tensor) -> Tensor:
         """Sum of squares of all that a pair touches but the mean, float [pairs] (equation 5)."""
-        tables = (self.user_factors, self.user_biases, self.item_factors, self.item_biases)
-        rows = (users, users, items, items)
-        squares = [table(at).square().sum(dim=1) for table, at in zip(tables, rows, strict=True)]
-        return torch.stack(squares).sum(dim=0)
+        user_rows, item_rows = self.rows_of(users, items)
+        return user_rows.square().sum(dim=1) + item_rows.square().sum(dim=1)
+
+    def rows_of(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """What each pair has of its user and of its item: vector and bias, float [pairs, dims + 1].
+
+        Args:
+            users, items: user_idx and item_idx, int64 [pairs].
+        """
+        user_rows = torch.cat([self.user_factors(users), self.user_biases(users)], dim=1)
+        return user_rows, torch.cat([self.item_factors(items), self.item_biases(items)], dim=1)
+
+    def knows_items(self, items: Tensor) -> Tensor:
+        """Items of which there was a rating, bool like ``items``."""
+        return self.item_biases.weight[items, 0] != 0
 
     def knows(self, given: Inputs) -> Tensor:
         """Users of whom there was a rating, bool [users]."""

@@ -203,6 +203,26 @@ class SequenceTransformer(Recommender):
         logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
         self.item_embedding.weight[1:, 0] = logs - logs.mean()
 
+    @torch.no_grad()
+    def place_new_items(self, counts: Tensor, new: Tensor) -> None:
+        """Make new items average ones of their popularity, beside items that are learned.
+
+        Their own vectors are the mean of the learned ones. A softmax does not change when one
+        vector is added to those of all items, so their common part means nothing, and 0 is no
+        better a place than any other. The bias is log(count + 1), as in ``set_popularity``, plus
+        what the learned ones have on average above theirs.
+        """
+        table = self.item_embedding.weight
+        new = new.to(table.device)
+        known = ~new
+        known[0] = new[0] = False
+        if not known.any() or not new.any():
+            return
+        logs = torch.log(counts.to(table) + 1.0)
+        above = (table[known, 0] - logs[known]).mean()
+        table[new] = table[known].mean(dim=0)
+        table[new, 0] = logs[new] + above
+
     def forward(
         self,
         items: Tensor,

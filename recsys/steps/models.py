@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
+from recsys.steps.start import describe_start, find_start, forget_start, learn_online, start_from
 from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
@@ -36,6 +38,7 @@ LINK_SETTINGS = {f"model.{name}" for name in (
     "attributes", "neighbor_weight", "neighbors", "neighbor_window"
 )}  # fmt: skip
 """Settings that gold/item_links depends on."""
+_NOT_YET = schemas.PinnedTable("", -1, ())
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,11 @@ def plan_training(context: Context) -> TrainingPlan:
     }
     links = _write_links(context, read)
     written = {schemas.GOLD_ITEM_LINKS.name: links.version} if links else {}
-    table = _pin_table(context, read)
-    if table.name not in read:
-        written[table.name] = table.version
+    online = settings.train.online
     job = TrainingJob(
         settings,
         str(context.run_date),
-        table,
+        _NOT_YET if online else _pin_table(context, read),
         num_items,
         fingerprint,
         str(folder),
@@ -88,18 +89,28 @@ def plan_training(context: Context) -> TrainingPlan:
         {"code_commit": code_commit(), "lake": settings.lake.root},
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
+        trained_before=holdout_cutoff(settings.gold, context.run_date).isoformat(),
     )
     return TrainingPlan(job, read, written, links.rows if links else 0)
 
 
 def _train(context: Context) -> Outcome:
     plan = plan_training(context)
-    result = launch(context, plan.job)
+    start = find_start(context)
+    job = start_from(context, plan.job, start)
+    if context.settings.train.online:
+        job = learn_online(context, job, plan.read, lambda: _pin_table(context, plan.read))
+    written = {**plan.written}
+    if job.table.name not in plan.read:
+        written[job.table.name] = job.table.version
+    job = dataclasses.replace(job, table_versions={**plan.read, **written})
+    result = launch(context, job)
+    forget_start(job)
     judged, best = next(iter(result.metrics.items()))
     return Outcome(
         f"{result.epochs} epochs, best {result.best_epoch + 1} ({judged} {best:.4f}), "
         f"{result.events_per_second:,.0f} events/s, waited {result.wait_share:.1%}",
-        rows_in=sum(file.rows for file in plan.job.table.files),
+        rows_in=sum(file.rows for file in job.table.files),
         details={
             "run_id": result.run_id,
             "bundle": result.bundle_dir,
@@ -107,11 +118,13 @@ def _train(context: Context) -> Outcome:
             "best_epoch": str(result.best_epoch),
             "events_per_second": f"{result.events_per_second:.0f}",
             "wait_share": f"{result.wait_share:.4f}",
+            "seconds": f"{result.seconds:.2f}",
             "item_links": str(plan.links),
+            "start_from": start.name if start and job.start_from else "chance",
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         },
         tables_read=plan.read,
-        tables_written=plan.written,
+        tables_written=written,
     )
 
 
@@ -281,5 +294,5 @@ def code_commit() -> str:
     return found.stdout.strip()
 
 
-TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train)
+TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train, describe_start)
 EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

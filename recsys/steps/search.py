@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.config import Settings, Space, local_lake_path, with_values
-from recsys.errors import ConflictError
+from recsys.errors import ConfigError, ConflictError
 from recsys.steps.context import Context
 from recsys.steps.models import LINK_SETTINGS, TRAIN, checkpoint_root, launch, plan_training
 from recsys.steps.runner import fingerprint_of
@@ -99,11 +99,18 @@ def search_settings(
         trials, timeout_seconds, say: see ``run_search``.
 
     Raises:
+        ConfigError: the settings name a model to start from.
         LakeError: build_gold has not run for this date.
         ConflictError: another process runs this search.
         TrainingError, TrackingError: see ``run_search`` and ``launch_training``.
     """
     settings, objective = context.settings, find_objective(context.settings)
+    if settings.train.start_from:
+        raise ConfigError(
+            "a search trains from chance, so that trials can be compared",
+            where=f"train.start_from={settings.train.start_from}",
+            do="search with train.start_from=null",
+        )
     content = f"{fingerprint_of(context, TRAIN)} {sorted(map(repr, space.items()))}"
     name = f"{context.run_date}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = _search_root(context) / name

@@ -57,6 +57,9 @@ class TrainingJob:
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
         start_from: bundle of a model whose weights this one starts with; empty starts from chance.
         trial: of the search that the training is part of; None for all others.
+        new_items: item_idx of which the model to start from has seen no event, though it may have
+            rows for them.
+        trained_before: first moment (UTC, ISO) that is held out; goes into the bundle.
     """
 
     settings: Settings
@@ -73,6 +76,13 @@ class TrainingJob:
     num_users: int = 0
     start_from: str = ""
     trial: TrialKey | None = None
+    new_items: list[int] = field(default_factory=list)
+    trained_before: str = ""
+
+    @property
+    def online(self) -> bool:
+        """Whether it goes on from a model with what came since alone."""
+        return self.settings.train.online and bool(self.start_from)
 
     @property
     def max_length(self) -> int:

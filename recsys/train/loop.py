@@ -65,13 +65,14 @@ class Trainer:
         self.precision = choose_precision(self.settings.precision, self.device)
         torch.manual_seed(self.settings.seed)
         self.model = make_model(job).to(self.device)
-        if job.start_from:
-            copy_weights(self.model, job.start_from)
+        self.new_items = copy_weights(self.model, job) if job.start_from else None
         self.average = copy_parameters(self.model)
         self.weight_names = {name for name, _ in self.model.named_parameters()}
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
         self.objective = make_objective(job, self.device)
+        if job.start_from:
+            self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = communicator.wrap_optimizer(
@@ -115,8 +116,9 @@ class Trainer:
 
     def _use_popularity(self) -> None:
         settings = self.settings
-        fresh = self.state.global_step == 0 and settings.start_from_popularity
-        fresh = fresh and not self.job.start_from
+        new = self.new_items
+        wanted = settings.start_from_popularity if new is None else bool(new.any())
+        fresh = self.state.global_step == 0 and wanted
         if not fresh and not self.objective.needs_popularity:
             return
         with self.feed.epoch(0) as batches:
@@ -124,9 +126,11 @@ class Trainer:
                 batches, self.objective.popular, self.job.num_items, self.communicator
             )
         self.objective.set_popularity(counts)
-        if fresh:
-            self.model.set_popularity(counts)
-            self.average.set_popularity(counts)
+        for model in (self.model, self.average) if fresh else ():
+            if new is None:
+                model.set_popularity(counts)
+            else:
+                model.place_new_items(counts, new)
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
@@ -305,6 +309,7 @@ class Trainer:
             table_versions=job.table_versions,
             run_id=result.run_id,
             metrics=result.metrics,
+            trained_before=job.trained_before,
         )
         save_bundle(job.bundle_dir, self.model, info)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from recsys import schemas
 from recsys.bundle import load_for_scoring
 from recsys.errors import LakeError
-from recsys.lake.examples import write_examples
+from recsys.lake.examples import write_examples, write_new_ratings
 from recsys.lake.gold import build_gold
 from recsys.lake.pinning import pin_training_table
 from recsys.lake.popularity import read_popularity
+from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.tables import Lake
 from recsys.score import evaluation
 from recsys.score.checks import check_lists
@@ -179,3 +181,28 @@ def test_a_model_of_pairs_trains_and_makes_lists_for_everybody(
     report = evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate)
     assert len(report.per_user) == len(cases.user_idx) > 0
     assert np.isfinite(report.means[evaluation.MAIN_METRIC])
+
+
+def test_an_update_learns_what_is_new_and_is_validated_by_the_month_before(lake: Lake) -> None:
+    cutoff = holdout_cutoff(lake.settings.gold, NIGHT)
+    commit = write_new_ratings(lake, versions_of(lake), NIGHT, cutoff - timedelta(days=2))
+    assert commit is not None
+    rows = read_files(lake, commit.version)
+    # Of the last two days everybody has one rating, which replaces that of the same item before.
+    newest = {(user, 1 + (user * 2) % ITEMS): 1.0 + (user + 7) % 5 for user in range(1, USERS + 1)}
+    pairs = {(row["user_idx"], row["items"][0]): row for row in rows}
+    assert len(pairs) == len(rows)
+    assert newest.keys() <= pairs.keys()
+    assert all(pairs[pair]["labels"] == [rating] for pair, rating in newest.items())
+    for pair, row in pairs.items():
+        assert pair in newest or row["split"] == "validation"
+    assert any(pair not in newest for pair in pairs)
+    everything = write_examples(lake, "rating", versions_of(lake), NIGHT)
+    assert everything is not None
+    validates = {
+        (row["user_idx"], row["items"][0])
+        for row in read_files(lake, everything.version)
+        if row["split"] == "validation"
+    }
+    assert {pair for pair, row in pairs.items() if row["split"] == "validation"} == validates
+    assert write_new_ratings(lake, versions_of(lake), NIGHT, cutoff) is None

@@ -93,6 +93,9 @@ class Objective(ABC):
     def set_popularity(self, counts: Tensor) -> None:  # noqa: B027 (few need it)
         """Told before the first step how often each item is a target, float [num_items + 1]."""
 
+    def remember(self, model: Any) -> None:  # noqa: B027 (few need it)
+        """Told the weights that a training starts with, on ``device``, before its first step."""
+
     def is_better(self, new: float, old: float) -> bool:
         """Compares two values of ``main_metric``."""
         return new > old if self.higher_is_better else new < old

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -27,7 +28,14 @@ class RatingPairs(Objective):
     Source: Koren, Bell and Volinsky 2009, "Matrix Factorization Techniques for Recommender
     Systems", equation 5; the penalty's factor is ``train.factor_regularization``. It is paid once
     a rating, so that what is rated often may say more, and rows that nothing touches stay.
+
+    Online (``train.online``) the penalty of rows that are known is on their distance from where
+    they were (L2-SP: Li, Grandvalet and Davoine 2018, "Explicit Inductive Bias for Transfer
+    Learning", equation 2; here a rating, as above), with the factor ``train.online_pull``. The
+    overall mean stays. New rows are learned as ever.
     """
+
+    _start: MatrixFactorization | None = None
 
     main_metric = RMSE
     higher_is_better = False
@@ -49,11 +57,30 @@ class RatingPairs(Objective):
         batch = wanted.batch.to(self.device)
         users, items = users_of(batch), items_of(batch)
         errors = model(users, items) - wanted.targets.to(self.device, non_blocking=True)
-        penalty = self.settings.factor_regularization * model.penalize(users, items)
-        losses = errors.square() + penalty
+        losses = errors.square() + self._penalize(model, users, items)
         if wanted.weights is not None:
             losses = losses * wanted.weights.to(self.device, non_blocking=True)
         return losses.sum()
+
+    def remember(self, model: MatrixFactorization) -> None:
+        if self.job.online:
+            self._start = copy.deepcopy(model).eval().requires_grad_(False)
+            model.mean.requires_grad_(False)
+
+    def _penalize(self, model: MatrixFactorization, users: Tensor, items: Tensor) -> Tensor:
+        if self._start is None:
+            return self.settings.factor_regularization * model.penalize(users, items)
+        own, former = model.rows_of(users, items), self._start.rows_of(users, items)
+        known = (self._start.knows({"user_idx": users}), self._start.knows_items(items))
+        parts = [
+            torch.where(
+                learned,
+                self.settings.online_pull * (now - before).square().sum(dim=1),
+                self.settings.factor_regularization * now.square().sum(dim=1),
+            )
+            for now, before, learned in zip(own, former, known, strict=True)
+        ]
+        return parts[0] + parts[1]
 
     @torch.no_grad()
     def validate(

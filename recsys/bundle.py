@@ -12,7 +12,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import hash_file, new_folder
-from recsys.models import ModelConfig, Recommender, build_model, read_config
+from recsys.models import Links, ModelConfig, Recommender, build_model, read_config
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.pt"
@@ -105,13 +105,17 @@ def load_info(path: str | Path) -> BundleInfo:
         raise _broken(file, f"does not say where the model comes from: {error}") from None
 
 
-def load_for_scoring(path: str | Path) -> Recommender:
+def load_for_scoring(path: str | Path, links: Links | None = None) -> Recommender:
     """The model alone, on the CPU, as it is cheapest to ask.
+
+    Args:
+        links: for ``Recommender.extend_items``, so that it knows items that came later.
 
     Raises:
         RecsysError: as ``load_bundle``.
     """
-    return load_bundle(path)[0].for_scoring()
+    model = load_bundle(path)[0]
+    return (model.extend_items(links) if links else model).for_scoring()
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory
 from recsys.train.objectives import choose_channels
 from recsys.train.rows import Channels, Rows
+from recsys.train.worker import find_user_codes
 
 ITEMS = 40
 DAY = 86_400
@@ -105,6 +106,7 @@ def feed_options(
         recency=recency,
         batch_events=settings.train.per_rank_batch_events,
         channels=choose_channels(job),
+        user_codes=find_user_codes(job),
     )
 
 

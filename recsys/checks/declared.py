@@ -180,6 +180,11 @@ CHECKS = (
         ),
     ),
     TableChecks(
+        schemas.GOLD_USER_LINKS,
+        "train",
+        (Unique("user_links"), between(schemas.USER_IDX, 1), between(schemas.LINKED, 1)),
+    ),
+    TableChecks(
         schemas.GOLD_TOP_N,
         "score_users",
         (

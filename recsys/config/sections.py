@@ -126,6 +126,10 @@ class Privacy(Section):
         description="key of the pseudonyms (mode 600, made at first use); "
         "the environment variable RECSYS_PSEUDONYM_KEY wins over it"
     )
+    user_attributes: tuple[str, ...] = Field(
+        description="attributes of the log's file of users that are read (personal data, as the "
+        "log's format names them); none reads no such file, and what was read before goes"
+    )
 
 
 class Gold(Section):

@@ -21,6 +21,7 @@ class Feed(Section):
 
 TASKS = {
     "transformer": ("next_item", "pretraining", "purchase", "click", "rating"),
+    "two_tower": ("next_item",),
     "matrix_factorization": ("rating",),
     "collaborative_network": ("interaction",),
 }
@@ -30,8 +31,8 @@ FINE_TUNING = ("purchase", "click", "rating")
 
 
 class Model(Section):
-    kind: Literal["transformer", "matrix_factorization", "collaborative_network"] = Field(
-        description="kind of model (docs/models.md)"
+    kind: Literal["transformer", "two_tower", "matrix_factorization", "collaborative_network"] = (
+        Field(description="kind of model (docs/models.md)")
     )
     dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
     hidden: int = Field(ge=1, description="width of the dense layer of a collaborative_network")
@@ -50,7 +51,20 @@ class Model(Section):
     time_gaps: bool = Field(description="the model knows the time between events")
     event_types: bool = Field(description="the model knows the types of events")
     attributes: bool = Field(
-        description="items share the vectors of their attributes, where there are any"
+        description="items share the vectors of their attributes, where there are any (two_tower: "
+        "always)"
+    )
+    attribute_buckets: int = Field(
+        ge=2,
+        le=1 << 24,
+        description="rows of two_tower's tables of attributes, one for items and one for users; "
+        "words are hashed into them",
+    )
+    id_dropout: float = Field(
+        ge=0,
+        lt=1,
+        description="share of items (in training, each step) of which two_tower sees the "
+        "attributes alone, and of events after which it sees the user's attributes alone",
     )
     head: Literal["none", "linear"] = Field(
         description="linear: states pass a linear layer that starts as the identity (tasks "

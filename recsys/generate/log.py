@@ -18,10 +18,11 @@ from recsys.generate.events import EVENTS_PER_STEP, list_events
 from recsys.generate.folder import Folder
 from recsys.generate.lines import FILE, FOLDER_DATE, LINE, count_lines, list_lines, order_lines
 from recsys.generate.sessions import list_sessions
-from recsys.generate.world import World, build_world, list_items
+from recsys.generate.world import World, build_world, list_items, list_segments, list_users
 
 MANIFEST = "_generated.json"
 ITEMS_FILE = "items.tsv"
+USERS_FILE = "users.tsv"
 
 _WORLD_VERSION = 1  # raised when the same settings give other bytes
 _MOST_EVENTS_A_DAY = 200
@@ -45,7 +46,7 @@ def generate_log(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> GeneratedLog:
-    """Write ``settings.days`` days of logs that end with ``end_date``, and their catalogue.
+    """Write ``settings.days`` days of logs that end with ``end_date``, with items and users.
 
     The bytes depend on the settings and the date alone. The log appears under ``out`` when it is
     complete; a log of the same settings that is already there is left as it is.
@@ -78,7 +79,10 @@ def generate_log(
         progress(f"writing about {settings.events} events of {settings.days} days to {out}")
         counts = _write_lines(spark, world, draft)
         progress(f"wrote {counts['lines']} lines; writing {settings.items} items")
-        _write_items(spark, world, draft)
+        _write_table(spark, list_items(spark, world), draft, ITEMS_FILE)
+        # In the order of their numbers, since no shuffle mixes them.
+        users = list_segments(list_users(spark, world, EVENTS_PER_STEP), world)
+        _write_table(spark, users, draft, USERS_FILE)
         manifest = {**identity, "counts": counts}
         draft.write(MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         target.delete()
@@ -102,12 +106,12 @@ def _write_lines(spark: SparkSession, world: World, draft: Folder) -> dict[str, 
     return {name: int(count) for name, count in observation.get.items()}
 
 
-def _write_items(spark: SparkSession, world: World, draft: Folder) -> None:
-    items = list_items(spark, world)
-    lines = items.select(F.concat_ws("\t", *items.columns).alias(LINE))
-    header = spark.range(1).select(F.lit("\t".join(items.columns)).alias(LINE))
-    _save_text(header.union(lines).coalesce(1), f"{draft.url}/items", compressed=False)
-    _take_out(draft, "items", ITEMS_FILE)
+def _write_table(spark: SparkSession, rows: DataFrame, draft: Folder, name: str) -> None:
+    """One file with a header, columns apart by tabs."""
+    lines = rows.select(F.concat_ws("\t", *rows.columns).alias(LINE))
+    header = spark.range(1).select(F.lit("\t".join(rows.columns)).alias(LINE))
+    _save_text(header.union(lines).coalesce(1), f"{draft.url}/{name}.draft", compressed=False)
+    _take_out(draft, f"{name}.draft", name)
 
 
 def _save_text(frame: DataFrame, url: str, *partitions: str, compressed: bool = True) -> None:

@@ -27,6 +27,7 @@ _ACTIVITY_MOST = 100.0  # times the least active user
 _BOT_ACTIVITY = 30.0  # a bot's events, in those of a mean user
 _JOINED_BEFORE = 0.7  # share of users that are there from the first day
 TASTES = 4
+SEGMENTS = 8
 _STABLE_TASTES = 2  # the others are drawn anew every taste_days
 _CATEGORY_EXPONENT = 0.85  # of the categories' popularity
 # Items: when they come.
@@ -97,6 +98,12 @@ class World:
         drawn = F.when(slot >= _STABLE_TASTES, period).otherwise(F.lit(0))
         pick = self.seed_key(F.lit(5), user, slot, drawn)
         return dice.zipf(pick, "category", len(self.sizes), _CATEGORY_EXPONENT)
+
+    def segment(self, user: Column) -> Column:
+        """A group of users whose first taste is one of the same few categories: s0, s1, …"""
+        first = self.taste(user, F.lit(0), F.lit(0))
+        of = self.seed_key(F.lit(8), first)
+        return F.concat(F.lit("s"), dice.below(of, "segment", SEGMENTS).cast("string"))
 
     def born_share(self) -> float:
         """Mean share of the items that exist on a day."""
@@ -188,6 +195,12 @@ def list_items(spark: SparkSession, world: World) -> DataFrame:
         )
         .sortWithinPartitions("item")
     )
+
+
+def list_segments(users: DataFrame, world: World) -> DataFrame:
+    """What is known of users beside their events: user (id), segment."""
+    user = F.col(USER)
+    return users.select(world.user_id(user).alias("user"), world.segment(user).alias("segment"))
 
 
 def format_cents(cents: Column) -> Column:

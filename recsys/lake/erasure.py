@@ -34,13 +34,19 @@ from recsys.schemas import Table
 Say = Callable[[str], None]
 
 _RECORDS = (schemas.BRONZE_EVENTS, schemas.BRONZE_REJECTS)
-_BY_PSEUDONYM = (schemas.SILVER_EVENTS, schemas.SILVER_SET_ASIDE, schemas.GOLD_TOP_N)
+_BY_PSEUDONYM = (
+    schemas.SILVER_EVENTS,
+    schemas.SILVER_SET_ASIDE,
+    schemas.SILVER_USER_ATTRIBUTES,
+    schemas.GOLD_TOP_N,
+)
 _BY_INDEX = (
     schemas.GOLD_SEQUENCES,
     schemas.GOLD_TRAINING_SEQUENCES,
     schemas.GOLD_TRAINING_EXAMPLES,
     schemas.GOLD_HOLDOUT,
     schemas.GOLD_RATINGS,
+    schemas.GOLD_USER_LINKS,
 )
 ERASED_FROM = (
     *_RECORDS, *_BY_PSEUDONYM, schemas.SILVER_USERS, schemas.SILVER_USER_VAULT, *_BY_INDEX,

@@ -52,6 +52,33 @@ class Catalogue(Section):
     attributes: dict[str, str] = Field(default_factory=dict, description="our name to its column")
 
 
+class UserFile(Section):
+    """A delimited file with a header that says something of users: personal data.
+
+    It is read for the attributes alone that ``privacy.user_attributes`` names.
+    """
+
+    file: str = Field(description="path relative to the input")
+    delimiter: str = Field(default="\t", min_length=1, description="between columns")
+    user_id: str = Field(description="its column with the user's id, as in the log")
+    attributes: dict[str, str] = Field(min_length=1, description="our name to its column")
+    bands: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict,
+        description="our name to the lower ends of bands, ascending: of a number the band alone is "
+        "kept, e.g. [18, 25] makes <18, 18-25 (25 not in it) and 25+",
+    )
+
+    @model_validator(mode="after")
+    def _check_bands(self) -> UserFile:
+        for name, ends in self.bands.items():
+            if name not in self.attributes:
+                known = ", ".join(sorted(self.attributes))
+                raise ValueError(f"users.bands: {name} is not one of the attributes {known}")
+            if not ends or list(ends) != sorted(set(ends)):
+                raise ValueError(f"users.bands: {name} needs ascending numbers, not {list(ends)}")
+        return self
+
+
 class LogFormat(Section):
     """What a log looks like and how its columns become ours."""
 
@@ -74,6 +101,7 @@ class LogFormat(Section):
         default=(), description="reasons that ingest.max_reject_share does not count"
     )
     items: Catalogue | None = Field(default=None, description="catalogue with titles")
+    users: UserFile | None = Field(default=None, description="file with attributes of users")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="settings that suit this log, below --conf"
     )

@@ -11,10 +11,11 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Model
 from recsys.lake.tables import Commit, Lake
+from recsys.lake.words import hash_word, shared_words, words_of
 from recsys.schemas import (
     ATTRIBUTE_LINKS,
-    ATTRIBUTES,
     CONTEXT,
+    HASHED_LINKS,
     ITEM_IDX,
     ITEMS,
     KIND,
@@ -22,11 +23,19 @@ from recsys.schemas import (
     LINKED,
     NEIGHBOR_LINKS,
     WEIGHT,
+    WORD,
 )
 
 _COUNT, _DEGREE, _OTHER, _PAIR = "_count", "_degree", "_degree_of_other", "_pair"
-_RANK, _WORD = "_rank", "_word"
-_FEWEST_ITEMS = 2  # a word that one item alone has is shared by none
+_RANK = "_rank"
+
+
+def link_kinds(model: Model) -> tuple[str, ...]:
+    """The kinds of links that a model of these settings makes use of."""
+    if model.kind == "two_tower":
+        return (HASHED_LINKS,)
+    neighbors = (NEIGHBOR_LINKS,) if model.neighbor_weight > 0 else ()
+    return (*neighbors, ATTRIBUTE_LINKS) if model.attributes else neighbors
 
 
 def write_item_links(lake: Lake, versions: Mapping[str, int], model: Model) -> Commit:
@@ -34,10 +43,11 @@ def write_item_links(lake: Lake, versions: Mapping[str, int], model: Model) -> C
 
     Args:
         versions: of gold/training_sequences (so nothing of the hold-out is in it) and silver/items.
-        model: settings; ``neighbor_weight`` 0 and ``attributes`` off write no such links.
+        model: settings, for which there is one of ``link_kinds``.
     """
-    kinds = []
-    if model.neighbor_weight > 0:
+    wanted, kinds = link_kinds(model), []
+    items = lake.read(schemas.SILVER_ITEMS, versions[schemas.SILVER_ITEMS.name])
+    if NEIGHBOR_LINKS in wanted:
         windows = lake.read(
             schemas.GOLD_TRAINING_SEQUENCES, versions[schemas.GOLD_TRAINING_SEQUENCES.name]
         )
@@ -45,9 +55,11 @@ def write_item_links(lake: Lake, versions: Mapping[str, int], model: Model) -> C
         trained = windows.where(F.col(schemas.SPLIT) == schemas.TRAIN_SPLIT)
         found = link_neighbors(trained, model.neighbor_window, model.neighbors)
         kinds.append(found.withColumn(KIND, F.lit(NEIGHBOR_LINKS)))
-    if model.attributes:
-        items = lake.read(schemas.SILVER_ITEMS, versions[schemas.SILVER_ITEMS.name])
+    if ATTRIBUTE_LINKS in wanted:
         kinds.append(link_attributes(items).withColumn(KIND, F.lit(ATTRIBUTE_LINKS)))
+    if HASHED_LINKS in wanted:
+        hashed = link_hashed(items, model.attribute_buckets)
+        kinds.append(hashed.withColumn(KIND, F.lit(HASHED_LINKS)))
     links = kinds[0] if len(kinds) == 1 else kinds[0].unionByName(kinds[1])
     return lake.replace(schemas.GOLD_ITEM_LINKS, links)
 
@@ -133,17 +145,32 @@ def link_attributes(items: DataFrame) -> DataFrame:
     Args:
         items: item_idx and attributes of silver/items.
     """
-    words = (
-        items.where(F.col(ATTRIBUTES).isNotNull())
-        .select(ITEM_IDX, F.explode(ATTRIBUTES).alias("name", "value"))
-        .select(ITEM_IDX, "name", F.explode(F.split("value", r"[\s|,;]+")).alias("word"))
-        .where("word != ''")
-        .select(ITEM_IDX, F.concat_ws("=", "name", "word").alias(_WORD))
-        .distinct()
-    )
-    shared = words.groupBy(_WORD).count().where(F.col("count") >= _FEWEST_ITEMS)
+    words = words_of(items, ITEM_IDX)
     # One task orders the different words, of which a catalogue has few beside its items.
-    numbered = shared.select(_WORD, (F.row_number().over(Window.orderBy(_WORD)) - 1).alias(LINKED))
-    return words.join(numbered, _WORD).select(
+    number = (F.row_number().over(Window.orderBy(WORD)) - 1).alias(LINKED)
+    return words.join(shared_words(words).select(WORD, number), WORD).select(
         ITEM_IDX, LINKED, F.lit(1.0).cast("float").alias(WEIGHT)
     )
+
+
+def link_hashed(items: DataFrame, buckets: int) -> DataFrame:
+    """Each item's words: item_idx, linked (the word's hash, from 0), weight 1.
+
+    The words are those of ``link_attributes``.
+
+    Args:
+        items: item_idx and attributes of silver/items.
+        buckets: different hashes.
+    """
+    words = words_of(items, ITEM_IDX)
+    return (
+        words.join(shared_words(words), WORD)
+        .select(ITEM_IDX, hash_word(F.col(WORD), buckets).alias(LINKED))
+        .distinct()
+        .withColumn(WEIGHT, F.lit(1.0).cast("float"))
+    )
+
+
+def read_hashed(lake: Lake, version: int, buckets: int) -> pa.Table:
+    """``link_hashed`` of one version of silver/items, for the driver."""
+    return link_hashed(lake.read(schemas.SILVER_ITEMS, version), buckets).toArrow()

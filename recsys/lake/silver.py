@@ -37,6 +37,7 @@ from recsys.lake.indices import append_new_ids, without_known
 from recsys.lake.parse import parse_records
 from recsys.lake.pseudonyms import add_pseudonyms, check_key, load_key
 from recsys.lake.tables import Lake
+from recsys.lake.user_attributes import load_user_attributes, write_user_attributes
 
 _RECORDS_A_TASK = 250_000
 """A task sorts so many in memory, some 50 MB; more would be written to disk and read again."""
@@ -94,6 +95,7 @@ def build_silver(
     """
     key = load_key(lake.settings)
     check_key(lake, key)
+    people = load_user_attributes(lake, log, input_root, key)
     night = _Night(lake, log, input_root, since, run_date, lake.version(schemas.SILVER_EVENTS))
     bronze = lake.read(schemas.BRONZE_EVENTS).where(night.rows)
     records = drop_headers(bronze, log)
@@ -112,7 +114,7 @@ def build_silver(
         except InputError:
             _write_rejects(night, marked)
             raise
-        counts = _write(night, marked, counted)
+        counts = _write(night, marked, counted, people)
         reconcile(counts, read)
         return counts
     finally:
@@ -137,8 +139,10 @@ def _parse(night: _Night, bronze: DataFrame, records: DataFrame) -> DataFrame:
     return parsed.withColumn(schemas.LOG_DATE, day)
 
 
-def _write(night: _Night, marked: DataFrame, counted: Counted) -> SilverCounts:
-    lake = night.lake
+def _write(
+    night: _Night, marked: DataFrame, counted: Counted, people: DataFrame | None
+) -> SilverCounts:
+    lake, people = night.lake, people and people.persist()
     valid = marked.where(F.col(schemas.REASON).isNull())
     users, aside = _find_users(lake, valid)
     valid = _without_users(valid, aside)
@@ -148,16 +152,17 @@ def _write(night: _Night, marked: DataFrame, counted: Counted) -> SilverCounts:
     new = without(good, known if again else None)
     catalogue = load_catalogue(lake, night.log, night.input_root)
     try:
-        rejects, set_aside, new_users, new_items, written = lake.in_parallel(
+        rejects, set_aside, new_users, new_items, written, _ = lake.in_parallel(
             lambda: _write_rejects(night, marked),
             lambda: _write_set_aside(night, aside),
             # Of duplicates too: a night that was killed may have left their events without ids.
-            lambda: _append_users(night, users),
+            lambda: _append_users(night, _add_quiet(night, users, people)),
             lambda: _append_items(lake, valid, catalogue),
             lambda: _write_events(night, new),
+            lambda: write_user_attributes(lake, people),
         )
     finally:
-        for frame in (users, aside, known):
+        for frame in (users, aside, known, people):
             if frame is not None:
                 frame.unpersist()
     return counted.settle(night.since, again, written, rejects, set_aside, new_users, new_items)
@@ -210,6 +215,19 @@ def _write_rejects(night: _Night, marked: DataFrame) -> int:
     rejects = marked.where(F.col(schemas.REASON).isNotNull())
     dated = rejects.withColumn(schemas.INGEST_DATE, F.lit(night.run_date))
     return night.lake.replace(schemas.BRONZE_REJECTS, dated, night.rows).rows
+
+
+def _add_quiet(night: _Night, users: DataFrame, people: DataFrame | None) -> DataFrame:
+    """With those whom the file of users names, and who have done nothing this night."""
+    if people is None:
+        return users
+    quiet = people.join(users, schemas.USER_ID, "left_anti").select(
+        schemas.USER_ID,
+        schemas.RAW_USER_ID,
+        F.lit(night.run_date).alias(schemas.FIRST_SEEN),
+        F.lit(0).alias(schemas.EVENTS),
+    )
+    return users.unionByName(quiet)
 
 
 def _append_users(night: _Night, users: DataFrame) -> int:

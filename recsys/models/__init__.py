@@ -2,20 +2,25 @@
 
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import Inputs, ModelConfig, Recommender
+from recsys.models.items import Links
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.registry import build_model, read_config
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
+from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 __all__ = [
     "CollaborativeNetwork",
     "CollaborativeNetworkConfig",
     "Inputs",
+    "Links",
     "MatrixFactorization",
     "MatrixFactorizationConfig",
     "ModelConfig",
     "Recommender",
     "SequenceTransformer",
     "TransformerConfig",
+    "TwoTower",
+    "TwoTowerConfig",
     "build_model",
     "read_config",
 ]

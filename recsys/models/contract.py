@@ -8,10 +8,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from recsys.models.items import Links
+
 Inputs = Mapping[str, Tensor]
 """What is known of some users, by name (``ModelConfig.looks_at``): ``items``, int [users, length],
 oldest first, zeros in front; ``hours`` (since 1970) and ``event_types`` (codes), shaped alike;
-``user_idx``, int [users]."""
+``user_idx``, int [users]; ``user_attributes``, int [users, codes], hashes of the words of what is
+known of the users besides their events, from 1, and zeros."""
 
 
 class ModelConfig(Protocol):
@@ -67,6 +70,15 @@ class Recommender(nn.Module):
             counts: how often each item is a target, float [num_items + 1].
             new: items that the earlier model has learned nothing of, bool [num_items + 1].
         """
+
+    def extend_items(self, links: Links) -> Recommender:
+        """A model that knows items that came after its training by their attributes, if it can.
+
+        Args:
+            links: from all items of today, [num_items of today], to hashes of their words (of
+                ``config.attribute_buckets``, where a kind has that).
+        """
+        return self
 
     def for_scoring(self) -> Recommender:
         """A model with the same scores that is cheaper to ask; it need not be fit for training."""

@@ -121,11 +121,14 @@ class ItemTable(nn.Module):
 
     def _own(self, items: Tensor | None) -> Tensor:
         """Without neighbours."""
-        vectors = self.weight if items is None else functional.embedding(items, self.weight)
+        vectors = self._own_embedding(items)
         if self.attribute_embedding is None:
             return vectors
         columns, offsets, weights = self.links_of("attribute", items)
         return vectors + _sum_rows(self.attribute_embedding, columns, offsets, weights)
+
+    def _own_embedding(self, items: Tensor | None) -> Tensor:
+        return self.weight if items is None else functional.embedding(items, self.weight)
 
     def links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, offsets and weights of the links of ``items``, or of all items."""

@@ -22,12 +22,14 @@ class Histories:
         event_times: Unix seconds; None where no model needs them.
         event_types: codes; None where no model needs them.
         user_idx: whose they are, int [users]; None where no model needs it.
+        user_attributes: hashes of what is known of them besides, from 1; None likewise.
     """
 
     items: Sequence[IntArray]
     event_times: Sequence[IntArray] | None = None
     event_types: Sequence[IntArray] | None = None
     user_idx: IntArray | None = None
+    user_attributes: Sequence[IntArray] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -35,11 +37,13 @@ class Histories:
     def part(self, at: slice) -> Histories:
         """Some of the users."""
         times, types, users = self.event_times, self.event_types, self.user_idx
+        attributes = self.user_attributes
         return Histories(
             self.items[at],
             None if times is None else times[at],
             None if types is None else types[at],
             None if users is None else users[at],
+            None if attributes is None else attributes[at],
         )
 
 
@@ -51,7 +55,8 @@ def pad_histories(
     Returns:
         What a model is given by name (``recsys.models.Inputs``), int64 [users, longest] with at
         least one column: ``items``, and ``hours`` and ``event_types`` where there are any;
-        ``user_idx``, int64 [users], likewise.
+        ``user_idx``, int64 [users], and ``user_attributes``, int64 [users, most] (zeros behind),
+        likewise.
     """
     items = [np.asarray(h, dtype=np.int64) for h in histories.items]
     known = [np.flatnonzero((h > 0) & (h <= num_items))[-max_length:] for h in items]
@@ -71,4 +76,13 @@ def pad_histories(
         inputs["event_types"] = pad(histories.event_types)
     if histories.user_idx is not None:
         inputs["user_idx"] = np.asarray(histories.user_idx, dtype=np.int64)
+    if histories.user_attributes is not None:
+        inputs["user_attributes"] = _pad_behind(histories.user_attributes)
     return inputs
+
+
+def _pad_behind(lists: Sequence[IntArray]) -> npt.NDArray[np.int64]:
+    padded = np.zeros((len(lists), max([1, *map(len, lists)])), dtype=np.int64)
+    for row, values in zip(padded, lists, strict=True):
+        row[: len(values)] = values
+    return padded

@@ -154,17 +154,28 @@ GOLD_ITEM_STATS = Table(
     partition_by=(EVENT_DATE,),
 )
 ATTRIBUTE_LINKS, NEIGHBOR_LINKS = "attribute", "neighbor"
+HASHED_LINKS, USER_LINKS = "hashed", "user"
 GOLD_ITEM_LINKS = Table(
     "gold/item_links",
     "what items share: words of their attributes, and other items that the same users had",
     (
-        Column(KIND, "string", "attribute or neighbor"),
+        Column(KIND, "string", "attribute, hashed (the same words by their hash) or neighbor"),
         Column(ITEM_IDX, "int", "dense item index, from 1"),
-        Column(LINKED, "int", "attribute, from 0, or the other item's item_idx"),
+        Column(LINKED, "int", "attribute or hash, from 0, or the other item's item_idx"),
         Column(WEIGHT, "float", "how much the item takes from it"),
     ),
     key=(KIND, ITEM_IDX, LINKED),
     partition_by=(KIND,),
+    rewritten=True,
+)
+GOLD_USER_LINKS = Table(
+    "gold/user_links",
+    "words of users' attributes by their hash; written by train for models that look at them",
+    (
+        _USER_IDX,
+        Column(LINKED, "int", "hash of a word, from 1"),
+    ),
+    key=(USER_IDX, LINKED),
     rewritten=True,
 )
 GOLD_TOP_N = Table(

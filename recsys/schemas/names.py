@@ -32,6 +32,7 @@ LOG_DATE = "log_date"
 FIRST_SEEN = "first_seen"
 TITLE = "title"
 ATTRIBUTES = "attributes"
+USER_ATTRIBUTES = "user_attributes"
 # Sequences: parallel arrays, oldest event first.
 ITEMS = "items"
 EVENT_TYPES = "event_types"
@@ -58,6 +59,7 @@ USERS = "users"
 # Links of items to attributes and to other items.
 KIND = "kind"
 LINKED = "linked"
+WORD = "word"
 WEIGHT = "weight"
 # Lists.
 RUN_DATE = "run_date"

@@ -51,7 +51,8 @@ SILVER_USERS = Table(
         Column(
             FIRST_SEEN,
             "date",
-            "UTC date of the first event known when the row was added; null: the user was erased",
+            "UTC date of the first event known when the row was added (the run date for a user "
+            "that the file of users alone names); null: the user was erased",
         ),
         Column(INGEST_DATE, "date", "run date of the night that added the row"),
     ),
@@ -83,6 +84,21 @@ SILVER_SET_ASIDE = Table(
     ),
     key=(USER_ID, LOG_DATE, INGEST_DATE),
     filtered_by=(INGEST_DATE,),
+)
+SILVER_USER_ATTRIBUTES = Table(
+    "silver/user_attributes",
+    "what the log's file of users says of them, as far as privacy.user_attributes names it; empty "
+    "where it names nothing",
+    (
+        Column(USER_ID, "string", "pseudonym"),
+        Column(
+            ATTRIBUTES,
+            "map<string,string>",
+            "by our name; numbers in bands where the format has some",
+        ),
+    ),
+    key=(USER_ID,),
+    rewritten=True,
 )
 SILVER_USER_VAULT = Table(
     "silver/user_vault",

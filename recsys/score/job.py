@@ -19,6 +19,7 @@ from recsys.bundle import load_config
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
+from recsys.score.attributes import add_user_codes, find_item_words
 from recsys.score.pack import load_pack, write_pack
 from recsys.score.ranker import (
     MODEL_REASON,
@@ -30,12 +31,13 @@ from recsys.score.ranker import (
 
 @dataclass(frozen=True)
 class Versions:
-    """Table versions that a night scores with."""
+    """Table versions that a night scores with; -1: there is no such table."""
 
     sequences: int
     users: int
     items: int
     item_stats: int
+    user_attributes: int = -1
 
 
 def score_users(
@@ -52,13 +54,16 @@ def score_users(
         lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
     )
     name, events = f"scoring-{tag}.tar", history_columns(bundle)
+    links = find_item_words(lake, bundle, versions.items, len(item_ids) - 1)
+    users = all_users(lake, versions, run_date, events)
+    if schemas.USER_ATTRIBUTES in events:
+        users = add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
     with tempfile.TemporaryDirectory(prefix="recsys-scoring-") as folder:
-        write_pack(Path(folder) / name, bundle, item_ids, popularity.recent)
+        write_pack(Path(folder) / name, bundle, item_ids, popularity.recent, links)
         lake.spark.sparkContext.addFile(str(Path(folder) / name))
         lists = (
-            all_users(lake, versions, run_date, events)
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
-            .repartition(settings.score.partitions, schemas.USER_IDX)
+            users.repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
             .select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
             .mapInArrow(_Scorer(name, settings.score.n, events), _LIST_DDL)
@@ -72,7 +77,9 @@ _COLUMNS = {
     "hours": schemas.EVENT_TIMES,
     "event_types": schemas.EVENT_TYPES,
     "user_idx": schemas.USER_IDX,
+    "user_attributes": schemas.USER_ATTRIBUTES,
 }
+_OF_USERS = (schemas.USER_IDX, schemas.USER_ATTRIBUTES)
 
 
 def history_columns(bundle: Path) -> tuple[str, ...]:
@@ -99,7 +106,7 @@ def all_users(
         schemas.USER_ID,
         schemas.USER_IDX,
         F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
-        *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name != schemas.USER_IDX],
+        *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name not in _OF_USERS],
     )
 
 

@@ -16,10 +16,12 @@ import pyarrow as pa
 import torch
 
 from recsys.bundle import load_for_scoring
-from recsys.models import Recommender
+from recsys.models import Links, Recommender
+from recsys.ranking.neighbors import Neighbors
 
 _CATALOGUE = "catalogue.npz"
 _BUNDLE = "bundle"
+_LINKS = "links_"
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,20 @@ class ScoringPack:
 
 
 def write_pack(
-    path: Path, bundle: Path, item_ids: list[str], popularity: npt.NDArray[np.float32]
+    path: Path,
+    bundle: Path,
+    item_ids: list[str],
+    popularity: npt.NDArray[np.float32],
+    links: Neighbors | None = None,
 ) -> None:
-    """Write the model bundle and the catalogue into one tar file."""
+    """Write the model bundle and the catalogue into one tar file.
+
+    Args:
+        links: of all items to hashes of their words, for models that know new items by them.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, item_ids=np.array(item_ids, dtype=str), popularity=popularity)
+    words = {} if links is None else {_LINKS + name: part for name, part in links._asdict().items()}
+    np.savez(buffer, item_ids=np.array(item_ids, dtype=str), popularity=popularity, **words)
     with tarfile.open(path, "w") as tar:
         tar.add(bundle, _BUNDLE)
         info = tarfile.TarInfo(_CATALOGUE)
@@ -56,8 +67,11 @@ def load_pack(path: str) -> ScoringPack:
     """Unpack and load, once a worker process; its threads are one a Spark task."""
     torch.set_num_threads(1)
     folder = _unpack(Path(path))
-    model = load_for_scoring(folder / _BUNDLE)
     with np.load(folder / _CATALOGUE) as catalogue:
+        names = [_LINKS + name for name in Neighbors._fields]
+        words = [torch.from_numpy(catalogue[name]) for name in names if name in catalogue]
+        links = Links(*words) if words else None
+        model = load_for_scoring(folder / _BUNDLE, links)
         item_ids = pa.array(catalogue["item_ids"].tolist(), pa.string())
         return ScoringPack(model, item_ids, catalogue["popularity"])
 

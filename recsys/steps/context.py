@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pyspark.sql import SparkSession
 
+from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
@@ -75,6 +76,11 @@ class Context:
                 do=f"run {stage} for {self.run_date} again, with --force",
             )
         return versions[table.name]
+
+    def attributes_version(self) -> int:
+        """The version of silver/user_attributes that the night has read or left; -1: none."""
+        versions = self.done("build_silver").tables_written
+        return versions.get(schemas.SILVER_USER_ATTRIBUTES.name, -1)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def _build_silver(context: Context) -> Outcome:
         schemas.SILVER_EVENTS,
         schemas.SILVER_USERS,
         schemas.SILVER_ITEMS,
+        schemas.SILVER_USER_ATTRIBUTES,
     )
     return Outcome(
         _say_silver(counts),
@@ -99,7 +100,7 @@ def _build_silver(context: Context) -> Outcome:
         rows_out=counts.events,
         details=details,
         tables_read={schemas.BRONZE_EVENTS.name: context.written("ingest", schemas.BRONZE_EVENTS)},
-        tables_written={table.name: lake.version(table) for table in tables},
+        tables_written={table.name: lake.version(table) for table in tables if lake.exists(table)},
     )
 
 

@@ -22,6 +22,7 @@ def _versions(context: Context) -> Versions:
         users=context.written("build_silver", schemas.SILVER_USERS),
         items=context.written("build_silver", schemas.SILVER_ITEMS),
         item_stats=context.written("build_gold", schemas.GOLD_ITEM_STATS),
+        user_attributes=context.attributes_version(),
     )
 
 

@@ -13,19 +13,20 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from recsys import __version__, schemas
-from recsys.bundle import load_for_scoring
 from recsys.config import Settings, local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
 from recsys.lake.examples import write_examples
-from recsys.lake.item_links import pin_item_links, read_neighbors, write_item_links
+from recsys.lake.item_links import link_kinds, pin_item_links, read_neighbors, write_item_links
 from recsys.lake.pinning import pin_training_table
-from recsys.lake.popularity import read_popularity
+from recsys.lake.popularity import Popularity, read_popularity
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files
 from recsys.lake.tables import Commit
+from recsys.lake.user_links import pin_user_links, write_user_links
 from recsys.ranking.neighbors import group_links
 from recsys.score import evaluation
+from recsys.score.attributes import describe_users, load_extended
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import fingerprint_of
@@ -48,13 +49,14 @@ class TrainingPlan:
     Attributes:
         job: what to train.
         read, written: table name to version, of what it is trained on and of what was made for it.
-        links: rows of gold/item_links.
+        item_links, user_links: rows of gold/item_links and gold/user_links.
     """
 
     job: TrainingJob
     read: Mapping[str, int]
     written: Mapping[str, int]
-    links: int
+    item_links: int
+    user_links: int
 
 
 def plan_training(context: Context) -> TrainingPlan:
@@ -74,8 +76,10 @@ def plan_training(context: Context) -> TrainingPlan:
         **context.done("build_gold").tables_written,
     }
     links = _write_links(context, read)
+    users = _write_user_links(context)
     written = {schemas.GOLD_ITEM_LINKS.name: links.version} if links else {}
     online = settings.train.online
+    written |= {schemas.GOLD_USER_LINKS.name: users.version} if users else {}
     job = TrainingJob(
         settings,
         str(context.run_date),
@@ -87,11 +91,15 @@ def plan_training(context: Context) -> TrainingPlan:
         tracking_uri(settings),
         {**read, **written},
         {"code_commit": code_commit(), "lake": settings.lake.root},
-        pin_item_links(context.lake, links.version) if links else {},
+        {
+            **(pin_item_links(context.lake, links.version) if links else {}),
+            **(pin_user_links(context.lake, users.version) if users else {}),
+        },
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
         trained_before=holdout_cutoff(settings.gold, context.run_date).isoformat(),
     )
-    return TrainingPlan(job, read, written, links.rows if links else 0)
+    rows = [made.rows if made else 0 for made in (links, users)]
+    return TrainingPlan(job, read, written, *rows)
 
 
 def _train(context: Context) -> Outcome:
@@ -119,7 +127,8 @@ def _train(context: Context) -> Outcome:
             "events_per_second": f"{result.events_per_second:.0f}",
             "wait_share": f"{result.wait_share:.4f}",
             "seconds": f"{result.seconds:.2f}",
-            "item_links": str(plan.links),
+            "item_links": str(plan.item_links),
+            "user_links": str(plan.user_links),
             "start_from": start.name if start and job.start_from else "chance",
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
         },
@@ -143,9 +152,16 @@ def _pin_table(context: Context, read: Mapping[str, int]) -> schemas.PinnedTable
 def _write_links(context: Context, read: Mapping[str, int]) -> Commit | None:
     """gold/item_links for this training, where its model makes use of them."""
     model = context.settings.model
-    if not model.attributes and not model.neighbor_weight:
+    return write_item_links(context.lake, read, model) if link_kinds(model) else None
+
+
+def _write_user_links(context: Context) -> Commit | None:
+    """gold/user_links for this training, where its model looks at users' attributes."""
+    attributes, model = context.attributes_version(), context.settings.model
+    if model.kind != "two_tower" or attributes < 0:
         return None
-    return write_item_links(context.lake, read, model)
+    users = context.written("build_silver", schemas.SILVER_USERS)
+    return write_user_links(context.lake, users, attributes, model.attribute_buckets)
 
 
 def launch(context: Context, job: TrainingJob) -> TrainingResult:
@@ -217,19 +233,35 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
     columns = (schemas.ITEM_IDX, schemas.LINKED, schemas.WEIGHT)
     items, linked, weights = (links.column(name).to_numpy() for name in columns)
     neighbors = group_links(items, linked, weights, num_items)
-    model = load_for_scoring(context.done("train").details["bundle"])
+    bundle = Path(context.done("train").details["bundle"])
     reports = [
-        evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
+        _evaluate_bundle(context, "model", bundle, cases, popularity, num_items),
         *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
         evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
     if champion is not None:
-        old = load_for_scoring(champion)
         reports.append(
-            evaluation.evaluate_model("champion", old, cases, popularity, settings.evaluate)
+            _evaluate_bundle(context, "champion", champion, cases, popularity, num_items)
         )
     return reports
+
+
+def _evaluate_bundle(
+    context: Context,
+    name: str,
+    bundle: Path,
+    cases: evaluation.Cases,
+    popularity: Popularity,
+    num_items: int,
+) -> Report:
+    """A model on the cases, with what it can know of today's items and users."""
+    lake, items = context.lake, context.written("build_silver", schemas.SILVER_ITEMS)
+    users = context.written("build_silver", schemas.SILVER_USERS)
+    histories = describe_users(lake, cases.histories, bundle, users, context.attributes_version())
+    model = load_extended(lake, bundle, items, num_items)
+    described = dataclasses.replace(cases, histories=histories)
+    return evaluation.evaluate_model(name, model, described, popularity, context.settings.evaluate)
 
 
 def _details(

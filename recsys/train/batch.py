@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
 
@@ -52,6 +52,7 @@ class Batch:
         event_types: int32 [rows, length], their types, likewise.
         labels: float32 [rows, length], what came of the events; NaN where there is no label.
         user_idx: int64 [rows], whose they are.
+        user_attributes: int32 [rows, codes], hashes of what is known of these users, 0: no more.
     """
 
     items: Tensor
@@ -61,6 +62,7 @@ class Batch:
     event_types: Tensor | None = None
     labels: Tensor | None = None
     user_idx: Tensor | None = None
+    user_attributes: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; from pinned memory the copy does not block."""
@@ -84,10 +86,20 @@ class Batch:
         chosen = others._each(lambda part: part.index_select(0, rows))
         return dataclasses.replace(chosen, positions=row * width + places % width)
 
-    def inputs(self) -> dict[str, Tensor | None]:
-        """What a model gets of the events besides their items, all but each row's last."""
-        both = {"hours": self.hours, "event_types": self.event_types}
-        return {name: None if part is None else part[:, :-1] for name, part in both.items()}
+    def inputs(self, looks_at: Collection[str] | None = None) -> dict[str, Tensor]:
+        """What a model gets besides items: of the events all but each row's last, and of users.
+
+        Args:
+            looks_at: names (see ``ModelConfig``); None: all that there are.
+        """
+        events = {"hours": self.hours, "event_types": self.event_types}
+        given = {name: None if part is None else part[:, :-1] for name, part in events.items()}
+        given["user_attributes"] = self.user_attributes
+        return {
+            name: part
+            for name, part in given.items()
+            if part is not None and (looks_at is None or name in looks_at)
+        }
 
     def choose_targets(self, horizon: int) -> tuple[Tensor, Tensor | None]:
         """Targets int64 [targets] and their weights float32 [targets] (None: all the same).
@@ -111,13 +123,20 @@ class Batch:
         return targets, self.weights.flatten().index_select(0, chosen)
 
 
-def make_batch(rows: Rows, recency: Recency | None, channels: Channels | None = None) -> Batch:
+def make_batch(
+    rows: Rows,
+    recency: Recency | None,
+    channels: Channels | None = None,
+    user_codes: Rows | None = None,
+) -> Batch:
     """A batch from rows.
 
     Args:
         rows: what ``channels`` says.
         recency: weighs targets; needs hours.
         channels: None is hours where ``recency`` is given, and nothing else.
+        user_codes: what is known of users (see ``user_links``), int32 [users, codes]; needs
+            user_idx among the channels.
     """
     channels = channels or Channels(hours=recency is not None)
     parts = channels.split(rows)
@@ -132,6 +151,11 @@ def make_batch(rows: Rows, recency: Recency | None, channels: Channels | None = 
     )
     if labels is not None:
         labels = np.ascontiguousarray(labels).view(np.float32)
+    codes = None
+    if user_codes is not None and users is not None:
+        # Whoever comes after the last user with attributes has none, like user 0.
+        known = np.where(users[:, 0] < len(user_codes), users[:, 0], 0)
+        codes = torch.from_numpy(user_codes[known])
     return Batch(
         torch.from_numpy(np.abs(items).astype(np.int64)),
         torch.from_numpy(np.flatnonzero(real)),
@@ -140,4 +164,5 @@ def make_batch(rows: Rows, recency: Recency | None, channels: Channels | None = 
         event_types,
         None if labels is None else torch.from_numpy(labels),
         None if users is None else torch.from_numpy(users[:, 0].astype(np.int64)),
+        codes,
     )

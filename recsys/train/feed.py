@@ -36,6 +36,7 @@ class FeedOptions:
         recency: weighs targets by age; needs hours among the channels.
         pin_memory: for a GPU.
         channels: what rows hold of each event.
+        user_codes: what is known of users (see ``user_links``); needs user_idx among the channels.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class FeedOptions:
     pin_memory: bool = False
     batch_events: int | None = None
     channels: Channels = field(default_factory=Channels)
+    user_codes: Rows | None = None
 
 
 class Feed(Protocol):
@@ -93,7 +95,12 @@ class RowGroupFeed:
     def _stream(self, rows: Iterator[Rows]) -> BatchStream:
         options = self._options
         return BatchStream(
-            rows, options.prefetch, options.recency, options.pin_memory, options.channels
+            rows,
+            options.prefetch,
+            options.recency,
+            options.pin_memory,
+            options.channels,
+            options.user_codes,
         )
 
     def _plan(self, epoch: int) -> EpochPlan:
@@ -185,9 +192,10 @@ class BatchStream:
         recency: Recency | None = None,
         pin_memory: bool = False,
         channels: Channels | None = None,
+        user_codes: Rows | None = None,
     ) -> None:
         self._rows, self._recency, self._pin_memory = rows, recency, pin_memory
-        self._channels = channels
+        self._channels, self._user_codes = channels, user_codes
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self.waited_seconds = 0.0
@@ -222,7 +230,7 @@ class BatchStream:
     def _produce(self) -> None:
         try:
             for rows in self._rows:
-                batch = make_batch(rows, self._recency, self._channels)
+                batch = make_batch(rows, self._recency, self._channels, self._user_codes)
                 if not self._put(batch.pin_memory() if self._pin_memory else batch):
                     break
             self._put(None)

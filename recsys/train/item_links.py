@@ -31,7 +31,7 @@ def read_links(urls: Sequence[str], num_items: int, store: Mapping[str, str]) ->
     Raises:
         TrainingError: a file can't be read.
     """
-    found = pa.concat_tables([_read(url, store) for url in urls])
+    found = pa.concat_tables([read_columns(url, _COLUMNS, store) for url in urls])
     items, linked = (found.column(name).to_numpy().astype(np.int64) for name in _COLUMNS[:2])
     weights = found.column(WEIGHT).to_numpy().astype(np.float32)
     known = (items > 0) & (items <= num_items)
@@ -39,20 +39,25 @@ def read_links(urls: Sequence[str], num_items: int, store: Mapping[str, str]) ->
     return Links(*map(torch.from_numpy, group_links(items, linked, weights, num_items)))
 
 
-def _read(url: str, store: Mapping[str, str]) -> pa.Table:
+def read_columns(url: str, columns: Sequence[str], store: Mapping[str, str]) -> pa.Table:
+    """Columns of a Parquet file.
+
+    Raises:
+        TrainingError: the file can't be read.
+    """
     try:
         plain = unquote(url)
         s3 = find_store(plain, store)
         if s3 is not None:
             with s3.open(plain.partition("://")[2]) as file:
-                return pq.read_table(file, columns=_COLUMNS)
+                return pq.read_table(file, columns=list(columns))
         if urlparse(url).scheme == "file":
-            return pq.read_table(urlparse(plain).path, columns=_COLUMNS, memory_map=True)
+            return pq.read_table(urlparse(plain).path, columns=list(columns), memory_map=True)
         system, path = fs.FileSystem.from_uri(plain)
-        return pq.read_table(path, columns=_COLUMNS, filesystem=system)
+        return pq.read_table(path, columns=list(columns), filesystem=system)
     except Exception as error:
         raise TrainingError(
-            f"links of items can't be read: {error}",
+            f"links of items or users can't be read: {error}",
             where=url,
             do="the pinned version was changed or vacuumed; rebuild gold and train again",
         ) from error

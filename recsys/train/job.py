@@ -52,8 +52,8 @@ class TrainingJob:
         tracking_uri: MLflow server or store; None trains without tracking.
         table_versions: table name to Delta version, for tags and the bundle.
         tags: further tags of the run, e.g. ``{"code_commit": …}``.
-        links: urls of the files that link items, by ``attribute`` and ``neighbor``; see
-            ``item_links``.
+        links: urls of the files that link items, by ``attribute``, ``hashed`` and ``neighbor``
+            (see ``item_links``), and users, by ``user`` (see ``user_links``).
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
         start_from: bundle of a model whose weights this one starts with; empty starts from chance.
         trial: of the search that the training is part of; None for all others.

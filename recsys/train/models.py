@@ -14,8 +14,11 @@ from recsys.models import (
     Recommender,
     SequenceTransformer,
     TransformerConfig,
+    TwoTower,
+    TwoTowerConfig,
 )
 from recsys.models.self_supervision import start_from_rates
+from recsys.schemas import HASHED_LINKS, USER_LINKS
 from recsys.train.item_links import read_links
 from recsys.train.job import TrainingJob
 
@@ -73,8 +76,26 @@ def _make_network(job: TrainingJob) -> Recommender:
     return CollaborativeNetwork(config)
 
 
+def _make_two_tower(job: TrainingJob) -> Recommender:
+    """With the attributes that items and users have."""
+    urls = job.links.get(HASHED_LINKS)
+    links = read_links(urls, job.num_items, job.settings.lake.store) if urls else None
+    config = TwoTowerConfig.from_settings(
+        job.settings.model.model_dump(),
+        job.num_items,
+        job.max_length,
+        attribute_links=len(links) if links else 0,
+        user_attributes=USER_LINKS in job.links,
+    )
+    model = TwoTower(config)
+    if links:
+        model.items.set_links("attribute", links)
+    return model
+
+
 _MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {
     "transformer": _make_transformer,
     "matrix_factorization": _make_factorization,
     "collaborative_network": _make_network,
+    "two_tower": _make_two_tower,
 }

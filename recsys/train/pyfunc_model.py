@@ -33,6 +33,7 @@ class RankingModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the bundle that was logged with the model, on the CPU."""
         model, self.info = load_bundle(context.artifacts["bundle"])
+        self.looks_at = model.config.looks_at
         self.model = model.for_scoring()
 
     def predict(
@@ -44,19 +45,21 @@ class RankingModel(PythonModel):
             context: of MLflow.
             model_input: column ``items``, a history of item_idx, oldest first; for a model that
                 looks at them ``event_times`` (Unix seconds), ``event_types`` (codes) and
-                ``user_idx`` too.
+                ``user_idx``, ``user_attributes`` (hashes of words, as in gold/user_links) too.
             params: ``n``, the length of the lists.
         """
-        columns = ("items", "event_times", "event_types")
+        columns = ("items", "event_times", "event_types", "user_attributes")
         given: dict[str, Any] = {
             name: [np.asarray(values, dtype=np.int64) for values in model_input[name]]
             for name in columns
             if name in model_input
         }
-        if "user_idx" in self.model.config.looks_at and "user_idx" not in model_input:
+        if "user_idx" in self.looks_at and "user_idx" not in model_input:
             raise ValueError("a model with a row a user needs the column user_idx")
         if "user_idx" in model_input:
             given["user_idx"] = model_input["user_idx"].to_numpy(np.int64)
+        if "user_attributes" in self.looks_at and "user_attributes" not in given:
+            given["user_attributes"] = [np.zeros(0, dtype=np.int64)] * len(model_input)
         inputs = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)
         with torch.no_grad():
             scores = self.model.score_items({n: torch.from_numpy(p) for n, p in inputs.items()})
@@ -76,6 +79,7 @@ def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:
                 ColSpec(Array(DataType.long), "event_times", required=False),
                 ColSpec(Array(DataType.long), "event_types", required=False),
                 ColSpec(DataType.long, "user_idx", required=False),
+                ColSpec(Array(DataType.long), "user_attributes", required=False),
             ]
         ),
         outputs=Schema(

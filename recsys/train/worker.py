@@ -19,6 +19,7 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import write_atomically
+from recsys.schemas import USER_LINKS
 from recsys.train.batch import Recency
 from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
 from recsys.train.feed import Feed, FeedOptions, petastorm_feed
@@ -26,8 +27,10 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
+from recsys.train.rows import Rows
 from recsys.train.search import NeverPrune, Pruner, TrialPruner
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
+from recsys.train.user_links import read_user_codes
 
 ERROR_FILE = "error-rank-{rank}.json"
 PID_FILE = "pid-rank-{rank}"
@@ -50,8 +53,19 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
         pin_memory=device.type == "cuda",
         batch_events=settings.train.per_rank_batch_events,
         channels=choose_channels(job),
+        user_codes=find_user_codes(job),
     )
     return petastorm_feed(job.table, options, settings.feed.workers, settings.lake.store)
+
+
+def find_user_codes(job: TrainingJob) -> Rows | None:
+    """What is known of the job's users, if anything.
+
+    Raises:
+        TrainingError: a file of links can't be read.
+    """
+    urls = job.links.get(USER_LINKS)
+    return read_user_codes(urls, job.settings.lake.store) if urls else None
 
 
 def make_tracker(job: TrainingJob, communicator: Communicator) -> Tracker:

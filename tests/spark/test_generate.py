@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.generate import GeneratedLog, generate_log
 from recsys.generate.lines import LINES_PER_FILE, files_per_day
-from recsys.generate.world import TASTES, build_world
+from recsys.generate.world import SEGMENTS, TASTES, build_world
 from tests.spark.generated_log import (
     END,
     GOOD,
@@ -56,7 +56,9 @@ def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Wr
 def test_writes_one_folder_a_day_with_plain_names(written: Written) -> None:
     days = [str(END - timedelta(days=n)) for n in range(4, -1, -1)]
     expected = [f"dt={day}/part-00000.json.gz" for day in days]
-    assert sorted(digest(written.folder)) == sorted(["_generated.json", *expected, "items.tsv"])
+    assert sorted(digest(written.folder)) == sorted(
+        ["_generated.json", *expected, "items.tsv", "users.tsv"]
+    )
 
 
 def test_same_seed_gives_same_bytes_with_other_cores_partitions_and_time_zone(
@@ -206,3 +208,21 @@ def test_a_part_of_the_tastes_drifts(spark: SparkSession) -> None:
 @pytest.mark.parametrize(("events", "files"), [(30, 1), (30 * LINES_PER_FILE, 1), (10**9, 134)])
 def test_files_a_day_follow_from_the_events(events: int, files: int) -> None:
     assert files_per_day(events, 30) == files
+
+
+def test_the_segment_of_users_says_something_about_their_tastes(written: Written) -> None:
+    items = read_items(written.folder)
+    header, *rows = (written.folder / "users.tsv").read_text(encoding="utf-8").splitlines()
+    segments = dict(row.split("\t") for row in rows)
+    assert header == "user\tsegment"
+    assert {said["user"] for said in written.good} <= set(segments)
+    together: dict[str, Counter[str]] = {}
+    for said in written.good:
+        category = items[said["item"]]["category"]
+        together.setdefault(segments[said["user"]], Counter())[category] += 1
+    assert 1 < len(together) <= SEGMENTS
+    overall: Counter[str] = sum(together.values(), Counter())
+    expected = {name: count / overall.total() for name, count in overall.items()}
+    for counts in together.values():
+        best = max(counts, key=lambda name: counts[name] / expected[name])
+        assert counts[best] / counts.total() > 1.5 * expected[best]

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -238,6 +239,8 @@ def test_the_window_s_own_items_are_not_ranked_in_validation() -> None:
     """A model that ranks the user's own items first hits only once these are left out."""
 
     class Repeats(torch.nn.Module):
+        config = SimpleNamespace(looks_at=("items",))
+
         def item_vectors(self) -> torch.Tensor:
             return torch.eye(13)
 

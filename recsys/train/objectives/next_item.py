@@ -17,6 +17,7 @@ from recsys.models.sampled_losses import (
     sampled_binary_loss,
     sampled_softmax_loss,
 )
+from recsys.schemas import USER_LINKS
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
 from recsys.train.job import TrainingJob
@@ -47,7 +48,11 @@ class NextItem(Objective):
     def channels(job: TrainingJob) -> Channels:
         model = job.settings.model
         recency = job.settings.train.recency_half_life_days is not None
-        return Channels(hours=recency or model.time_gaps, event_types=model.event_types)
+        return Channels(
+            hours=recency or model.time_gaps,
+            event_types=model.event_types,
+            user_idx=USER_LINKS in job.links,
+        )
 
     def set_popularity(self, counts: Tensor) -> None:
         """Draw negatives by these counts of targets from now on (``negative_popularity``)."""
@@ -137,7 +142,7 @@ def read_states(
     model: SequenceTransformer, batch: Batch, items: Tensor, vectors: Tensor, places: Tensor
 ) -> Tensor:
     """Hidden states float [places, dims] after the events at ``places``."""
-    hidden: Tensor = model(items[:, :-1], vectors, **batch.inputs())
+    hidden: Tensor = model(items[:, :-1], vectors, **batch.inputs(model.config.looks_at))
     return hidden.flatten(0, 1).index_select(0, places)
 
 

@@ -44,7 +44,7 @@ def validate(
         batch, targets = (find_targets or _next_items)(made.to(device))
         if not len(batch.positions):
             continue
-        hidden = model(batch.items[:, :-1], vectors, **batch.inputs())
+        hidden = model(batch.items[:, :-1], vectors, **batch.inputs(model.config.looks_at))
         hidden = hidden.flatten(0, 1).index_select(0, batch.positions)
         step = chunk_positions(len(vectors), device)
         for start in range(0, len(targets), step):

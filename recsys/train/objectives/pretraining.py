@@ -151,10 +151,9 @@ def read_around(
     masked[places // width, places % width + 1] = True
     masked = masked[:, :-1]  # the last event is no input
     vectors, items = _with_mask(model, vectors, items[:, :-1], masked)
-    given = batch.inputs()
-    types = given["event_types"]
-    if types is not None:
-        given["event_types"] = types.masked_fill(masked, 0)
+    given = batch.inputs(model.config.looks_at)
+    if "event_types" in given:
+        given["event_types"] = given["event_types"].masked_fill(masked, 0)
     hidden: Tensor = model(items, vectors, **given, causal=False)
     return hidden.flatten(0, 1).index_select(0, places)
 

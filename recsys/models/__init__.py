@@ -1,5 +1,6 @@
 """Torch models and their losses: no I/O, no ranks, no Spark."""
 
+from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import Inputs, ModelConfig, Recommender
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
@@ -7,6 +8,8 @@ from recsys.models.registry import build_model, read_config
 from recsys.models.transformer import SequenceTransformer, TransformerConfig
 
 __all__ = [
+    "ClickRanker",
+    "ClickRankerConfig",
     "CollaborativeNetwork",
     "CollaborativeNetworkConfig",
     "Inputs",

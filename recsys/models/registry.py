@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recsys.models import transformer
+from recsys.models import click_ranker, transformer
+from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import ModelConfig, Recommender
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
@@ -16,6 +17,7 @@ _KINDS: dict[str, tuple[Any, Callable[[Any], Recommender]]] = {
     transformer.FORMER_KIND: (TransformerConfig, SequenceTransformer),
     MatrixFactorizationConfig.kind: (MatrixFactorizationConfig, MatrixFactorization),
     CollaborativeNetworkConfig.kind: (CollaborativeNetworkConfig, CollaborativeNetwork),
+    click_ranker.KIND: (ClickRankerConfig, ClickRanker),
 }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from pyspark.sql import functions as F
 
 from recsys import __version__, schemas
-from recsys.bundle import load_for_scoring
+from recsys.bundle import load_for_scoring, load_ranker
 from recsys.config import local_lake_path
 from recsys.errors import ConfigError
 from recsys.lake.baselines import train_als
@@ -26,6 +27,7 @@ from recsys.ranking.neighbors import group_links
 from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.ranker import describe_ranker, make_ranker_job, read_metrics
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
@@ -62,6 +64,11 @@ def _train(context: Context) -> Outcome:
         pin_item_links(context.lake, links.version) if links else {},
         num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
     )
+    ranker = None
+    if settings.ranker.enabled:
+        ranker_job = make_ranker_job(context, job, context.force)
+        ranker = _launch(context, ranker_job)
+        job = replace(job, ranker_bundle=ranker.bundle_dir)
     result = _launch(context, job)
     judged, best = next(iter(result.metrics.items()))
     return Outcome(
@@ -77,6 +84,7 @@ def _train(context: Context) -> Outcome:
             "wait_share": f"{result.wait_share:.4f}",
             "item_links": str(links.rows if links else 0),
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
+            **describe_ranker(ranker),
         },
         tables_read=read,
         tables_written=written,
@@ -142,7 +150,8 @@ def _evaluate(context: Context) -> Outcome:
         registry.promote(version)
     chosen = version if gate.passed or champion is None else champion.version
     details = _details(reports, gate, version, chosen, len(cases.user_idx))
-    registry.log_metrics(run_id, _mlflow_metrics(reports))
+    of_ranker = read_metrics(context.done("train").details)
+    registry.log_metrics(run_id, {**_mlflow_metrics(reports), **of_ranker})
     registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
     main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
     return Outcome(
@@ -172,17 +181,24 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
     columns = (schemas.ITEM_IDX, schemas.LINKED, schemas.WEIGHT)
     items, linked, weights = (links.column(name).to_numpy() for name in columns)
     neighbors = group_links(items, linked, weights, num_items)
-    model = load_for_scoring(context.done("train").details["bundle"])
+    bundle = context.done("train").details["bundle"]
+    model, ranker = load_for_scoring(bundle), load_ranker(bundle)
     reports = [
-        evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate),
+        evaluation.evaluate_model("model", model, cases, popularity, settings.evaluate, ranker),
         *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
         evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
+    if ranker is not None:
+        reports.insert(
+            1, evaluation.evaluate_model("first_stage", model, cases, popularity, settings.evaluate)
+        )
     if champion is not None:
-        old = load_for_scoring(champion)
+        old, its_ranker = load_for_scoring(champion), load_ranker(champion)
         reports.append(
-            evaluation.evaluate_model("champion", old, cases, popularity, settings.evaluate)
+            evaluation.evaluate_model(
+                "champion", old, cases, popularity, settings.evaluate, its_ranker
+            )
         )
     return reports
 
@@ -244,5 +260,5 @@ def code_commit() -> str:
     return found.stdout.strip()
 
 
-TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train)
+TRAIN = Step("train", ("feed", "model", "train", "ranker", "tracking"), "build_gold", _train)
 EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

@@ -39,6 +39,7 @@ class TrainingJob:
             ``item_links``.
         num_users: largest user_idx of the pinned silver/users; 0 where no model needs it.
         start_from: bundle of a model whose weights this one starts with; empty starts from chance.
+        ranker_bundle: bundle of the ranker that goes into this job's bundle; empty: none does.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class TrainingJob:
     links: dict[str, list[str]] = field(default_factory=dict)
     num_users: int = 0
     start_from: str = ""
+    ranker_bundle: str = ""
 
     @property
     def max_length(self) -> int:

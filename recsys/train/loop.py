@@ -90,6 +90,8 @@ class Trainer:
     def run(self) -> TrainingResult:
         """Train until patience or epochs run out, keep the best weights, and report."""
         self.started = time.perf_counter() - self.state.seconds
+        if self.state.global_step == 0:
+            self.objective.examine(self.feed, self.communicator)
         if self.communicator.rank == 0:
             self.state.run_id = self.tracker.start(self.state.run_id)
         self._use_popularity()
@@ -252,13 +254,15 @@ class Trainer:
         state, job = self.state, self.job
         waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
         waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
+        self.model.load_state_dict(self.best_weights)
+        last = self.objective.finish(self.model, self.feed, self.communicator)
         result = TrainingResult(
             fingerprint=job.fingerprint,
             run_id=state.run_id,
             bundle_dir=job.bundle_dir,
             epochs=state.epoch,
             best_epoch=state.best_epoch,
-            metrics=state.best_metrics,
+            metrics={**state.best_metrics, **last},
             global_steps=state.global_step,
             events=int(state.events),
             seconds=time.perf_counter() - self.started,
@@ -272,7 +276,6 @@ class Trainer:
 
     def _write(self, result: TrainingResult) -> None:
         job = self.job
-        self.model.load_state_dict(self.best_weights)
         info = BundleInfo(
             run_date=job.run_date,
             fingerprint=job.fingerprint,
@@ -282,7 +285,7 @@ class Trainer:
             run_id=result.run_id,
             metrics=result.metrics,
         )
-        save_bundle(job.bundle_dir, self.model, info)
+        save_bundle(job.bundle_dir, self.model, info, job.ranker_bundle or None)
         self.tracker.finish(result, self.state.history)
         result.save(job.result_path)
         self.checkpoints.clear()

@@ -27,7 +27,7 @@ from recsys.ranking.neighbors import group_links
 from recsys.score import evaluation
 from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
-from recsys.steps.ranker import describe_ranker, make_ranker_job, read_metrics
+from recsys.steps.ranker import describe_ranker, make_ranker_job, ranker_settings, read_metrics
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import open_tracking, tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
@@ -260,5 +260,5 @@ def code_commit() -> str:
     return found.stdout.strip()
 
 
-TRAIN = Step("train", ("feed", "model", "train", "ranker", "tracking"), "build_gold", _train)
+TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train, ranker_settings)
 EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

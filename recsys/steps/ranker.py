@@ -14,6 +14,12 @@ from recsys.steps.context import Context
 from recsys.train.job import TrainingJob, TrainingResult
 
 
+def ranker_settings(context: Context) -> str:
+    """What a night's model depends on beside its own settings: nothing where it has no ranker."""
+    ranker = context.settings.ranker
+    return ranker.model_dump_json() if ranker.enabled else ""
+
+
 def make_ranker_job(context: Context, job: TrainingJob, force: bool) -> TrainingJob:
     """The ranker's training: the same windows and items as the model's, a folder of its own.
 

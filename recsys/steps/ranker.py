@@ -37,7 +37,7 @@ def make_ranker_job(context: Context, job: TrainingJob, force: bool) -> Training
         shutil.rmtree(folder, ignore_errors=True)
     return replace(
         job,
-        settings=_settings_of(job.settings),
+        settings=derive_settings(job.settings),
         table=pin_training_table(context.lake, version),
         fingerprint=f"{job.fingerprint}-ranker",
         checkpoint_dir=str(folder),
@@ -47,10 +47,12 @@ def make_ranker_job(context: Context, job: TrainingJob, force: bool) -> Training
     )
 
 
-def _settings_of(settings: Settings) -> Settings:
+def derive_settings(settings: Settings) -> Settings:
+    """Those of the ranker's training: what is the model's alone is set back."""
     ranker = settings.ranker
     train = {
         "task": "click_ranking",
+        "label_share": 1.0,
         "start_from_popularity": True,  # it is one of the ranker's features
         "learning_rate": ranker.learning_rate,
         "weight_decay": ranker.weight_decay,
@@ -59,7 +61,7 @@ def _settings_of(settings: Settings) -> Settings:
     }
     return settings.model_copy(
         update={
-            "model": settings.model.model_copy(update={"kind": "click_ranker"}),
+            "model": settings.model.model_copy(update={"kind": "click_ranker", "head": "none"}),
             "train": settings.train.model_copy(update=train),
             "ranker": ranker.model_copy(update={"enabled": False}),
         }

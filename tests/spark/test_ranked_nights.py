@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.bundle import load_bundle, load_for_scoring, load_ranker
-from recsys.config import load_settings
+from recsys.config import Settings, load_settings
 from recsys.generate import generate_log
 from recsys.lake.formats import load_format
 from recsys.lake.operations import StageRun
@@ -28,6 +28,7 @@ from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
 from recsys.steps.context import Context
 from recsys.steps.night import ALL_STEPS
+from recsys.steps.ranker import derive_settings
 from recsys.steps.runner import run_night
 from recsys.steps.tracking import open_tracking
 from tests.e2e.small_night import SETTINGS
@@ -40,6 +41,14 @@ CHANGES = (
     "ranker.candidates=15", "ranker.max_epochs=2", "ranker.dims=4", "ranker.hidden=[8]",
     "generate.click_spread=2.0", "privacy.pseudonyms=false",
 )  # fmt: skip
+
+
+def test_the_ranker_s_settings_are_allowed_whatever_the_model_learns() -> None:
+    changes = ("train.task=purchase", "model.head=linear", "train.label_share=0.5")
+    for given in ((), changes, ("model.kind=matrix_factorization",)):
+        settings = load_settings(None, ["ranker.enabled=true", "ranker.max_epochs=4", *given])
+        derived = Settings.model_validate(derive_settings(settings).model_dump(mode="json"))
+        assert (derived.task, derived.train.max_epochs) == ("click_ranking", 4)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob
 from recsys.train.objectives.contract import Objective, Wanted, no_loss
+from recsys.train.objectives.next_item import next_events
 from recsys.train.popularity import count_targets
 from recsys.train.rows import Channels
 
@@ -139,10 +140,10 @@ class ClickRanking(Objective):
 def _labels(batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Whether each target was clicked, bool [targets], and their weights."""
     assert batch.event_types is not None, "channels asks for event types"
-    clicked = (batch.event_types[:, 1:] >= CLICK).flatten().index_select(0, batch.positions)
+    clicked = next_events(batch.event_types, batch.positions) >= CLICK
     if batch.weights is None:
         return clicked, None
-    return clicked, batch.weights[:, 1:].flatten().index_select(0, batch.positions)
+    return clicked, next_events(batch.weights, batch.positions)
 
 
 def _labels_as_items(batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from recsys.steps.models import code_commit
+from recsys.steps.training import code_commit
 
 
 def describe_machine() -> dict[str, str | int]:

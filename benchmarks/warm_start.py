@@ -42,8 +42,9 @@ def run_nights(log: str, folder: str, nights: int, more: list[str]) -> list[dict
     from recsys.lake.tables import Lake
     from recsys.steps.context import Context
     from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
-    from recsys.steps.models import EVALUATE, TRAIN
+    from recsys.steps.evaluation import EVALUATE
     from recsys.steps.runner import run_night
+    from recsys.steps.training import TRAIN
 
     given = [f"lake.root={folder}/lake", f"input.path={log}", *SMALL, *more]
     spark = build_session(load_settings(None, given), "benchmark warm start")

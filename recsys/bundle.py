@@ -1,9 +1,13 @@
-"""A trained model as a folder: ``weights.pt`` and ``bundle.json``, all that scoring needs."""
+"""A trained model as a folder: ``weights.pt`` and ``bundle.json``, all that scoring needs.
+
+A model whose lists are re-ranked has the bundle of its ranker inside, in the folder ``ranker``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,11 @@ import torch
 
 from recsys.errors import RecsysError
 from recsys.files import hash_file, new_folder
-from recsys.models import Links, ModelConfig, Recommender, build_model, read_config
+from recsys.models import ClickRanker, Links, ModelConfig, Recommender, build_model, read_config
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.pt"
+RANKER_FOLDER = "ranker"
 _FORMAT = 1
 
 
@@ -44,8 +49,16 @@ class BundleInfo:
     trained_before: str = ""
 
 
-def save_bundle(path: str | Path, model: Recommender, info: BundleInfo) -> None:
-    """Write the folder ``path``; it appears complete or not at all, and replaces an older one."""
+def save_bundle(
+    path: str | Path, model: Recommender, info: BundleInfo, ranker: str | Path | None = None
+) -> None:
+    """Write the folder ``path``; it appears complete or not at all, and replaces an older one.
+
+    Args:
+        path: of the folder.
+        model, info: what goes in.
+        ranker: bundle of the model that re-ranks this one's lists; its copy goes in, too.
+    """
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     with new_folder(Path(path)) as folder:
         torch.save(weights, folder / WEIGHTS_FILE)
@@ -57,6 +70,8 @@ def save_bundle(path: str | Path, model: Recommender, info: BundleInfo) -> None:
         }
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / BUNDLE_FILE).write_text(text + "\n", encoding="utf-8")
+        if ranker is not None:
+            shutil.copytree(ranker, folder / RANKER_FOLDER)
 
 
 def load_bundle(
@@ -116,6 +131,27 @@ def load_for_scoring(path: str | Path, links: Links | None = None) -> Recommende
     """
     model = load_bundle(path)[0]
     return (model.extend_items(links) if links else model).for_scoring()
+
+
+def find_ranker(path: str | Path) -> Path | None:
+    """The bundle of the ranker inside a bundle, or None."""
+    folder = Path(path) / RANKER_FOLDER
+    return folder if folder.exists() else None
+
+
+def load_ranker(path: str | Path) -> ClickRanker | None:
+    """The ranker inside the bundle ``path``, for scoring, or None where lists are the model's own.
+
+    Raises:
+        RecsysError: as ``load_bundle``; or what is inside does not rank.
+    """
+    folder = find_ranker(path)
+    if folder is None:
+        return None
+    model = load_for_scoring(folder)
+    if not isinstance(model, ClickRanker):
+        raise _broken(folder / BUNDLE_FILE, "is not of a click ranker")
+    return model
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recsys.config.section import Section
-from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Train
+from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Ranker, Train
 
 
 class Lake(Section):
@@ -75,6 +75,11 @@ class Generate(Section):
     taste_days: int = Field(ge=1, description="days after which a part of a user's taste drifts")
     session_steps: int = Field(ge=1, le=1000, description="mean items looked at in a session")
     popular_share: float = Field(ge=0, le=1, description="share of steps off the user's path")
+    click_spread: float = Field(
+        ge=0,
+        description="log-odds by which a click is likelier a rating point that an item is better "
+        "or fits the user's taste; 0: every view is clicked alike",
+    )
     exact_duplicate_rate: float = Field(ge=0, le=1, description="share of lines written twice")
     near_duplicate_rate: float = Field(ge=0, le=1, description="share repeated a second later")
     late_rate: float = Field(ge=0, le=1, description="share logged 1 to 3 days after they happened")
@@ -199,6 +204,7 @@ class Settings(Section):
     feed: Feed
     model: Model
     train: Train
+    ranker: Ranker
     evaluate: Evaluate
     score: Score
     quality: Quality
@@ -222,6 +228,11 @@ class Settings(Section):
             raise ValueError(
                 f"train.task={self.train.task} can't be learned by model.kind={self.model.kind}, "
                 f"which learns {', '.join(TASKS[self.model.kind])}"
+            )
+        if self.ranker.enabled and self.task == "click_ranking":
+            raise ValueError(
+                f"ranker.enabled orders what another model finds: model.kind={self.model.kind} "
+                "needs ranker.enabled=false"
             )
         if self.model.dims % self.model.heads:
             raise ValueError(

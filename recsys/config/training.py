@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.config.section import Section
 
@@ -24,6 +24,7 @@ TASKS = {
     "two_tower": ("next_item",),
     "matrix_factorization": ("rating",),
     "collaborative_network": ("interaction",),
+    "click_ranker": ("click_ranking",),
 }
 """What each kind of model can be trained for; the first is ``train.task`` auto."""
 FINE_TUNING = ("purchase", "click", "rating")
@@ -31,9 +32,9 @@ FINE_TUNING = ("purchase", "click", "rating")
 
 
 class Model(Section):
-    kind: Literal["transformer", "two_tower", "matrix_factorization", "collaborative_network"] = (
-        Field(description="kind of model (docs/models.md)")
-    )
+    kind: Literal[
+        "transformer", "two_tower", "matrix_factorization", "collaborative_network", "click_ranker"
+    ] = Field(description="kind of model (docs/models.md)")
     dims: int = Field(ge=8, le=4096, description="width of item vectors and blocks")
     hidden: int = Field(ge=1, description="width of the dense layer of a collaborative_network")
     blocks: int = Field(ge=1, le=64, description="transformer blocks")
@@ -98,9 +99,47 @@ class Pretraining(Section):
     )
 
 
+class Ranker(Section):
+    enabled: bool = Field(
+        description="train a click ranker beside the model, which puts the first items of its "
+        "lists in order; both become one version"
+    )
+    candidates: int = Field(ge=1, le=10_000, description="first items of a list that it orders")
+    weight: float = Field(
+        ge=0,
+        le=1,
+        description="share of log p(click) in the order, the rest is the model's log p(next); 0.5 "
+        "orders by the chance of both, 1 by p(click) alone",
+    )
+    dims: int = Field(ge=1, le=1024, description="width of the ranker's item vectors")
+    cross_layers: int = Field(ge=0, le=8, description="cross layers (DCN-V2)")
+    hidden: tuple[int, ...] = Field(
+        min_length=1, description="widths of the layers of the deep part beside them"
+    )
+    dropout: float = Field(ge=0, lt=1, description="dropout of the deep part")
+    learning_rate: float = Field(gt=0, description="of train.optimizer, after warm-up")
+    weight_decay: float = Field(ge=0, description="as train.weight_decay")
+    max_epochs: int = Field(ge=1, description="passes over the windows at most")
+    patience: int = Field(ge=1, description="epochs without a better AUC before the end")
+
+    @field_validator("hidden")
+    @classmethod
+    def _check_widths(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if min(widths) < 1:
+            raise ValueError(f"widths must be 1 or more, not {list(widths)}")
+        return widths
+
+
 class Train(Section):
     task: Literal[
-        "auto", "next_item", "pretraining", "purchase", "click", "rating", "interaction"
+        "auto",
+        "next_item",
+        "pretraining",
+        "purchase",
+        "click",
+        "rating",
+        "interaction",
+        "click_ranking",
     ] = Field(description="what is learned; auto is the first that the kind of model can learn")
     pretraining: Pretraining = Field(description="terms beside next_item (task pretraining)")
     label_share: float = Field(

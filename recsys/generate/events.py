@@ -25,6 +25,7 @@ from recsys.generate.world import BOT, USER, World, coprime_near, lookup
 ITEM, TYPE, MOMENT, RATING, CENTS = "item", "type", "moment", "rating", "cents"
 
 _CLICK, _CART, _PURCHASE = 0.4, 0.3, 0.5  # each given the one before it
+_MEAN_FIT = 0.6
 _RATE_PURCHASED, _RATE_CLICKED = 0.4, 0.08
 _RANK_EXPONENT = 1.1  # of the popularity of a category's items
 _JITTER = (0, 0, 0, 0, 0, 0, 1, 1, 2, -1)  # positions on the trail
@@ -48,7 +49,7 @@ def list_events(sessions: DataFrame, world: World) -> DataFrame:
     """
     steps = _list_steps(sessions, world)
     key = F.col(KEY)
-    clicked = ~F.col(BOT) & dice.chance(key, "click", _CLICK)
+    clicked = ~F.col(BOT) & dice.chance(key, "click", _click_chance(world))
     carted = clicked & dice.chance(key, "cart", _CART)
     bought = carted & dice.chance(key, "purchase", _PURCHASE)
     rate = F.when(bought, _RATE_PURCHASED).otherwise(_RATE_CLICKED)
@@ -97,9 +98,23 @@ def _list_steps(sessions: DataFrame, world: World) -> DataFrame:
     )
 
 
+def _click_chance(world: World) -> Column | float:
+    """Of a step: by how the item fits the taste and how good it is, as far as the settings say."""
+    spread = world.settings.click_spread
+    if spread == 0.0:
+        return _CLICK
+    better = _fit() - _MEAN_FIT + world.quality(F.col(ITEM))
+    return 1 / (1 + (1 / _CLICK - 1) * F.exp(-spread * better))
+
+
+def _fit() -> Column:
+    """Rating points by which a user likes a step's item for its category; none off the trail."""
+    return F.when(F.col("off"), 0.0).otherwise(1.2 - 0.3 * F.col(SLOT))
+
+
 def _stars(world: World) -> Column:
     """1 to 5: how the item fits the taste, how good it is, and some mood."""
-    fit = F.when(F.col("off"), 0.0).otherwise(1.2 - 0.3 * F.col(SLOT))
+    fit = _fit()
     mood = 1.5 * dice.triangle(F.col(KEY), "mood")
     points = F.round(2.9 + fit + world.quality(F.col(ITEM)) + mood)
     return F.least(F.greatest(points, F.lit(1)), F.lit(5)).cast("int")

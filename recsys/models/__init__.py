@@ -1,5 +1,6 @@
 """Torch models and their losses: no I/O, no ranks, no Spark."""
 
+from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import Inputs, ModelConfig, Recommender
 from recsys.models.items import Links
@@ -9,6 +10,8 @@ from recsys.models.transformer import SequenceTransformer, TransformerConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 __all__ = [
+    "ClickRanker",
+    "ClickRankerConfig",
     "CollaborativeNetwork",
     "CollaborativeNetworkConfig",
     "Inputs",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recsys.models import transformer, two_tower
+from recsys.models import click_ranker, transformer, two_tower
+from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import ModelConfig, Recommender
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
@@ -18,6 +19,7 @@ _KINDS: dict[str, tuple[Any, type[Recommender]]] = {
     MatrixFactorizationConfig.kind: (MatrixFactorizationConfig, MatrixFactorization),
     CollaborativeNetworkConfig.kind: (CollaborativeNetworkConfig, CollaborativeNetwork),
     two_tower.KIND: (TwoTowerConfig, TwoTower),
+    click_ranker.KIND: (ClickRankerConfig, ClickRanker),
 }
 
 

@@ -15,7 +15,7 @@ from recsys.config import Evaluate
 from recsys.lake.baselines import Factors
 from recsys.lake.popularity import Popularity
 from recsys.lake.tables import Lake
-from recsys.models import Recommender
+from recsys.models import ClickRanker, Recommender
 from recsys.ranking import metrics
 from recsys.ranking.histories import Histories
 from recsys.ranking.neighbors import Neighbors, score_by_neighbors
@@ -83,10 +83,17 @@ def load_cases(lake: Lake, holdout_version: int, evaluate: Evaluate) -> Cases:
 
 
 def evaluate_model(
-    name: str, model: Recommender, cases: Cases, popularity: Popularity, evaluate: Evaluate
+    name: str,
+    model: Recommender,
+    cases: Cases,
+    popularity: Popularity,
+    evaluate: Evaluate,
+    ranker: ClickRanker | None = None,
 ) -> Report:
-    """A model, through the ranking code of production (fallback included)."""
-    lists = rank_histories(model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS))
+    """A model and its ranker, through the ranking code of production (fallback included)."""
+    lists = rank_histories(
+        model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS), ranker
+    )
     return _report(name, lists.items, cases, popularity, evaluate)
 
 

@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.bundle import load_config
+from recsys.bundle import find_ranker, load_config
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
@@ -83,9 +83,10 @@ _OF_USERS = (schemas.USER_IDX, schemas.USER_ATTRIBUTES)
 
 
 def history_columns(bundle: Path) -> tuple[str, ...]:
-    """Columns that the bundle's model looks at, named as in ``Histories``; items in any case."""
-    others = [name for name in load_config(bundle).looks_at if name != "items"]
-    return (schemas.ITEMS, *(_COLUMNS[name] for name in others))
+    """Columns that a bundle's models look at, named as in ``Histories``; items in any case."""
+    folders = [bundle, find_ranker(bundle)]
+    wanted = {name for f in folders if f is not None for name in load_config(f).looks_at}
+    return (schemas.ITEMS, *(column for name, column in _COLUMNS.items() if name in wanted))
 
 
 def all_users(
@@ -135,7 +136,9 @@ class _Scorer:
                 user_idx=None if users is None else users.to_numpy(),
             )
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
-            lists = rank_histories(pack.model, histories, seen, pack.popularity, self.n)
+            lists = rank_histories(
+                pack.model, histories, seen, pack.popularity, self.n, pack.ranker
+            )
             column = to_arrow(lists, pack.item_ids)
             yield pa.RecordBatch.from_arrays(
                 [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]

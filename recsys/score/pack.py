@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from recsys.bundle import load_for_scoring
-from recsys.models import Links, Recommender
+from recsys.bundle import load_for_scoring, load_ranker
+from recsys.models import ClickRanker, Links, Recommender
 from recsys.ranking.neighbors import Neighbors
 
 _CATALOGUE = "catalogue.npz"
@@ -32,11 +32,13 @@ class ScoringPack:
         model: in evaluation mode, on the CPU.
         item_ids: item ids as the log wrote them, [items + 1]; entry 0 is padding.
         popularity: float32 [items + 1], for the fallback; 0 is no candidate.
+        ranker: re-ranks the model's first items; None where the bundle has none.
     """
 
     model: Recommender
     item_ids: pa.Array
     popularity: npt.NDArray[np.float32]
+    ranker: ClickRanker | None
 
 
 def write_pack(
@@ -67,13 +69,14 @@ def load_pack(path: str) -> ScoringPack:
     """Unpack and load, once a worker process; its threads are one a Spark task."""
     torch.set_num_threads(1)
     folder = _unpack(Path(path))
+    ranker = load_ranker(folder / _BUNDLE)
     with np.load(folder / _CATALOGUE) as catalogue:
         names = [_LINKS + name for name in Neighbors._fields]
         words = [torch.from_numpy(catalogue[name]) for name in names if name in catalogue]
         links = Links(*words) if words else None
         model = load_for_scoring(folder / _BUNDLE, links)
         item_ids = pa.array(catalogue["item_ids"].tolist(), pa.string())
-        return ScoringPack(model, item_ids, catalogue["popularity"])
+        return ScoringPack(model, item_ids, catalogue["popularity"], ranker)
 
 
 def _unpack(path: Path) -> Path:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from recsys.models import Recommender
+from recsys.models import ClickRanker, Recommender
+from recsys.models.reranking import rerank
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.ranking.top_n import IntArray, rank_items
 
@@ -40,6 +42,7 @@ def rank_histories(
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
+    ranker: ClickRanker | None = None,
 ) -> Lists:
     """Rank the whole catalogue for each history; popularity fills what the model cannot.
 
@@ -50,10 +53,14 @@ def rank_histories(
         seen: item_idx that must not be recommended to each user.
         popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
         n: length of the lists.
+        ranker: puts the model's first items in order (``ranker.config.candidates`` of them, at
+            least n); None keeps the model's order.
     """
     size = max(1, _SCORES_AT_ONCE // len(popularity))
     parts = [
-        _rank(model, histories.part(slice(at, at + size)), seen[at : at + size], popularity, n)
+        _rank(
+            model, histories.part(slice(at, at + size)), seen[at : at + size], popularity, n, ranker
+        )
         for at in range(0, len(histories), size)
     ]
     if not parts:
@@ -72,20 +79,29 @@ def _rank(
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
+    ranker: ClickRanker | None,
 ) -> Lists:
     num_items = model.config.num_items
-    inputs = pad_histories(histories, num_items, model.config.max_length)
     with torch.inference_mode():
-        device = next(model.parameters()).device
-        given = {name: torch.from_numpy(part).to(device) for name, part in inputs.items()}
+        given = _inputs(model, histories)
         scores = model.score_items(given)
         scores[~model.knows(given)] = -torch.inf
         candidates = popularity[: num_items + 1] > 0
         scores[:, : len(candidates)][:, torch.from_numpy(~candidates)] = -torch.inf
         scores[:, len(candidates) :] = -torch.inf
-        best = rank_items(scores.float(), n, seen)
-    items, values = best.items.cpu().numpy(), best.scores.cpu().numpy()
-    return _fill(items, values, seen, popularity, n)
+        first = n if ranker is None else max(n, ranker.config.candidates)
+        items, values = rank_items(scores.float(), first, seen)
+        if ranker is not None:
+            items, values = rerank(ranker, _inputs(ranker, histories), items, values)
+    items, values = items[:, :n].contiguous().cpu(), values[:, :n].contiguous().cpu()
+    return _fill(items.numpy(), values.numpy(), seen, popularity, n)
+
+
+def _inputs(model: Recommender, histories: Histories) -> dict[str, Tensor]:
+    """What a model is given, on its device."""
+    device = next(model.parameters()).device
+    inputs = pad_histories(histories, model.config.num_items, model.config.max_length)
+    return {name: torch.from_numpy(part).to(device) for name, part in inputs.items()}
 
 
 def _fill(

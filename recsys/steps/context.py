@@ -8,6 +8,7 @@ from datetime import date
 from functools import cached_property
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.config import Settings
@@ -81,6 +82,12 @@ class Context:
         """The version of silver/user_attributes that the night has read or left; -1: none."""
         versions = self.done("build_silver").tables_written
         return versions.get(schemas.SILVER_USER_ATTRIBUTES.name, -1)
+
+    def highest(self, table: Table, index: str) -> int:
+        """The largest dense index in what this night's silver wrote to a table of ids; 0: none."""
+        version = self.written("build_silver", table)
+        rows = self.lake.read(table, version).agg(F.coalesce(F.max(index), F.lit(0))).collect()
+        return int(rows[0][0])
 
 
 @dataclass(frozen=True)

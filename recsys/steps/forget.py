@@ -9,8 +9,8 @@ from pathlib import Path
 from recsys.bundle import BundleInfo
 from recsys.config import Settings, local_lake_path
 from recsys.models.registry import kinds_with_users
-from recsys.steps.models import checkpoint_root
 from recsys.steps.tracking import open_tracking
+from recsys.steps.training import checkpoint_root
 from recsys.train.forget import IsOurs, check_forgotten, forget_in_folder
 from recsys.train.registry import Trained
 

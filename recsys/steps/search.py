@@ -14,9 +14,9 @@ from typing import Any
 from recsys.config import Settings, Space, local_lake_path, with_values
 from recsys.errors import ConfigError, ConflictError
 from recsys.steps.context import Context
-from recsys.steps.models import LINK_SETTINGS, TRAIN, checkpoint_root, launch, plan_training
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import tracking_uri
+from recsys.steps.training import LINK_SETTINGS, TRAIN, checkpoint_root, launch, plan_training
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.objectives import find_objective
 from recsys.train.runs import Run

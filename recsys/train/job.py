@@ -60,6 +60,7 @@ class TrainingJob:
         new_items: item_idx of which the model to start from has seen no event, though it may have
             rows for them.
         trained_before: first moment (UTC, ISO) that is held out; goes into the bundle.
+        ranker_bundle: bundle of the ranker that goes into this job's bundle; empty: none does.
     """
 
     settings: Settings
@@ -75,6 +76,7 @@ class TrainingJob:
     links: dict[str, list[str]] = field(default_factory=dict)
     num_users: int = 0
     start_from: str = ""
+    ranker_bundle: str = ""
     trial: TrialKey | None = None
     new_items: list[int] = field(default_factory=list)
     trained_before: str = ""

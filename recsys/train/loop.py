@@ -98,6 +98,8 @@ class Trainer:
     def run(self) -> TrainingResult:
         """Train until patience or epochs run out, keep the best weights, and report."""
         self.started = time.perf_counter() - self.state.seconds
+        if self.state.global_step == 0:
+            self.objective.examine(self.feed, self.communicator)
         if self.communicator.rank == 0:
             self.state.run_id = self.tracker.start(self.state.run_id)
         self._use_popularity()
@@ -272,13 +274,15 @@ class Trainer:
         state, job = self.state, self.job
         waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
         waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
+        self.model.load_state_dict(self.best_weights)
+        last = self.objective.finish(self.model, self.feed, self.communicator)
         result = TrainingResult(
             fingerprint=job.fingerprint,
             run_id=state.run_id,
             bundle_dir="" if state.pruned else job.bundle_dir,
             epochs=state.epoch,
             best_epoch=state.best_epoch,
-            metrics=state.best_metrics,
+            metrics={**state.best_metrics, **last},
             global_steps=state.global_step,
             events=int(state.events),
             seconds=time.perf_counter() - self.started,
@@ -300,7 +304,6 @@ class Trainer:
 
     def _save_bundle(self, result: TrainingResult) -> None:
         job = self.job
-        self.model.load_state_dict(self.best_weights)
         info = BundleInfo(
             run_date=job.run_date,
             fingerprint=job.fingerprint,
@@ -311,7 +314,7 @@ class Trainer:
             metrics=result.metrics,
             trained_before=job.trained_before,
         )
-        save_bundle(job.bundle_dir, self.model, info)
+        save_bundle(job.bundle_dir, self.model, info, job.ranker_bundle or None)
 
 
 def _group(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 
 from recsys.models import (
+    ClickRanker,
+    ClickRankerConfig,
     CollaborativeNetwork,
     CollaborativeNetworkConfig,
     MatrixFactorization,
@@ -93,9 +95,35 @@ def _make_two_tower(job: TrainingJob) -> Recommender:
     return model
 
 
+def _make_click_ranker(job: TrainingJob) -> Recommender:
+    """With the attributes of items, where the settings make use of them."""
+    settings, urls = job.settings.ranker, job.links.get("attribute", [])
+    links, count = None, 0
+    if urls and job.settings.model.attributes:
+        links = read_links(urls, job.num_items, job.settings.lake.store)
+        count = int(links.columns.max()) + 1 if len(links) else 0
+    config = ClickRankerConfig(
+        job.num_items,
+        job.max_length,
+        settings.dims,
+        settings.cross_layers,
+        settings.hidden,
+        settings.dropout,
+        settings.candidates,
+        settings.weight,
+        num_attributes=count,
+        attribute_links=len(links) if links else 0,
+    )
+    model = ClickRanker(config)
+    if links:
+        model.item_embedding.set_links("attribute", links)
+    return model
+
+
 _MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {
     "transformer": _make_transformer,
     "matrix_factorization": _make_factorization,
     "collaborative_network": _make_network,
     "two_tower": _make_two_tower,
+    "click_ranker": _make_click_ranker,
 }

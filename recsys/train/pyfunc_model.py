@@ -17,7 +17,8 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
-from recsys.bundle import load_bundle
+from recsys.bundle import load_bundle, load_ranker
+from recsys.models.reranking import rerank
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.ranking.top_n import rank_items
 
@@ -34,7 +35,7 @@ class RankingModel(PythonModel):
         """Load the bundle that was logged with the model, on the CPU."""
         model, self.info = load_bundle(context.artifacts["bundle"])
         self.looks_at = model.config.looks_at
-        self.model = model.for_scoring()
+        self.model, self.ranker = model.for_scoring(), load_ranker(context.artifacts["bundle"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -44,8 +45,9 @@ class RankingModel(PythonModel):
         Args:
             context: of MLflow.
             model_input: column ``items``, a history of item_idx, oldest first; for a model that
-                looks at them ``event_times`` (Unix seconds), ``event_types`` (codes) and
-                ``user_idx``, ``user_attributes`` (hashes of words, as in gold/user_links) too.
+                looks at them ``event_times`` (Unix seconds), ``event_types`` (codes; a click
+                ranker needs them too), ``user_idx`` and ``user_attributes`` (hashes of words, as
+                in gold/user_links) too.
             params: ``n``, the length of the lists.
         """
         columns = ("items", "event_times", "event_types", "user_attributes")
@@ -60,11 +62,15 @@ class RankingModel(PythonModel):
             given["user_idx"] = model_input["user_idx"].to_numpy(np.int64)
         if "user_attributes" in self.looks_at and "user_attributes" not in given:
             given["user_attributes"] = [np.zeros(0, dtype=np.int64)] * len(model_input)
-        inputs = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)
+        padded = pad_histories(Histories(**given), self.info.num_items, self.info.max_length)
+        inputs = {name: torch.from_numpy(part) for name, part in padded.items()}
+        n = int((params or {}).get("n", _DEFAULT_N))
+        first = n if self.ranker is None else max(n, self.ranker.config.candidates)
         with torch.no_grad():
-            scores = self.model.score_items({n: torch.from_numpy(p) for n, p in inputs.items()})
-        ranked = rank_items(scores, int((params or {}).get("n", _DEFAULT_N)), given["items"])
-        return pd.DataFrame({"items": ranked.items.tolist(), "scores": ranked.scores.tolist()})
+            items, scores = rank_items(self.model.score_items(inputs), first, given["items"])
+            if self.ranker is not None:
+                items, scores = rerank(self.ranker, inputs, items, scores)
+        return pd.DataFrame({"items": items[:, :n].tolist(), "scores": scores[:, :n].tolist()})
 
 
 def log_model(uri: str, run_id: str, bundle_dir: str | Path, step: int) -> None:

@@ -21,7 +21,7 @@ from recsys.lake.operations import read_night
 from recsys.lake.proof import prove, purge
 from recsys.lake.publish import Published, live, live_lists, publish
 from recsys.lake.tables import Lake
-from recsys.steps.models import TRAIN
+from recsys.steps.training import TRAIN
 from tests.spark.etl_nights import DAILY, DAYS, SMALL, STEPS, Etl, content
 from tests.spark.tiny_logs import event
 

@@ -189,6 +189,28 @@ def test_next_item_follows_from_the_one_before(written: Written) -> None:
     assert share > 0.4  # by chance, 3 of a category's 30 items
 
 
+def spread_of_clicks(good: list[dict[str, Any]]) -> float:
+    """How far items' shares of clicks lie apart: about 1 if every view is clicked alike."""
+    busy = Counter(event["user"] for event in good)
+    people = [event for event in good if busy[event["user"]] < 200]
+    views, clicks = (
+        Counter(event["item"] for event in people if event["type"] == kind)
+        for kind in ("view", "click")
+    )
+    rate = clicks.total() / views.total()
+    apart = [(clicks[item] - n * rate) ** 2 / (n * rate * (1 - rate)) for item, n in views.items()]
+    return sum(apart) / len(apart)
+
+
+def test_clicks_follow_taste_and_quality_where_the_settings_say_so(
+    written: Written, spark: SparkSession, tmp_path: Path
+) -> None:
+    assert 0.7 < spread_of_clicks(written.good) < 1.4
+    generate_log(spark, small(click_spread=3.0), str(tmp_path / "log"), END)
+    lines = [line for line in read_lines(tmp_path / "log") if line.said and kind_of(line) in GOOD]
+    assert spread_of_clicks([line.said for line in lines if line.said]) > 2.5
+
+
 def test_a_part_of_the_tastes_drifts(spark: SparkSession) -> None:
     settings = small(users=400, categories=40, taste_days=7, days=30)
     world = build_world(settings, END)

@@ -19,9 +19,10 @@ from recsys.lake.tables import Lake
 from recsys.score.job import Versions, score_users
 from recsys.steps.context import Context
 from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
+from recsys.steps.evaluation import EVALUATE
 from recsys.steps.lists import SCORE_USERS
-from recsys.steps.models import EVALUATE, TRAIN
 from recsys.steps.runner import run_night
+from recsys.steps.training import TRAIN
 from tests.spark.etl_nights import DAYS
 from tests.spark.tiny_logs import event, log_format, write_json
 

@@ -16,8 +16,9 @@ from recsys.errors import RecsysError, TrainingError
 from recsys.lake.tables import Lake
 from recsys.steps.context import Context
 from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
-from recsys.steps.models import EVALUATE, TRAIN
+from recsys.steps.evaluation import EVALUATE
 from recsys.steps.runner import run_night
+from recsys.steps.training import TRAIN
 from tests.spark.etl_nights import DAILY
 from tests.spark.tiny_logs import DAY, event, write_json
 

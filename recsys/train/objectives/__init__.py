@@ -6,6 +6,7 @@ import torch
 
 from recsys.config import Settings
 from recsys.train.job import TrainingJob
+from recsys.train.objectives.clicks import ClickRanking
 from recsys.train.objectives.contract import Objective, Wanted
 from recsys.train.objectives.interaction_pairs import InteractionPairs
 from recsys.train.objectives.next_item import NextItem
@@ -24,6 +25,7 @@ _OBJECTIVES: dict[str, type[Objective]] = {
     "pretraining": Pretraining,
     "purchase": Purchase,
     "click": Click,
+    "click_ranking": ClickRanking,
 }
 _OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): Rating}
 """What a kind of model learns in another way than the others that have the task."""

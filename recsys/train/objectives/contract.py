@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
+from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob
 from recsys.train.rows import Channels
 
@@ -85,6 +86,21 @@ class Objective(ABC):
     @abstractmethod
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Items that count as popular, int64 [targets], and their weights (None: all the same)."""
+
+    def examine(self, feed: Feed, communicator: Communicator) -> None:  # noqa: B027 (few need it)
+        """Look at the data before the first step, on all ranks.
+
+        Raises:
+            TrainingError: nothing can be learned from it.
+        """
+
+    def finish(self, model: Any, feed: Feed, communicator: Communicator) -> dict[str, float]:
+        """Complete the best model before it is kept, alike on all ranks.
+
+        Returns:
+            Figures by name, beside those of ``validate``.
+        """
+        return {}
 
     def draw(self, global_step: int) -> Any:
         """What a step draws that all ranks must draw alike, e.g. negatives."""

@@ -1,4 +1,4 @@
-"""Steps of the model: train, evaluate."""
+"""The step train: what a night's model learns from, and its training."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-
-from pyspark.sql import functions as F
 
 from recsys import __version__, schemas
 from recsys.config import Settings, local_lake_path
 from recsys.errors import ConfigError
-from recsys.lake.baselines import train_als
 from recsys.lake.examples import write_examples
-from recsys.lake.item_links import link_kinds, pin_item_links, read_neighbors, write_item_links
+from recsys.lake.item_links import link_kinds, pin_item_links, write_item_links
 from recsys.lake.pinning import pin_training_table
-from recsys.lake.popularity import Popularity, read_popularity
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files
 from recsys.lake.tables import Commit
 from recsys.lake.user_links import pin_user_links, write_user_links
-from recsys.ranking.neighbors import group_links
-from recsys.score import evaluation
-from recsys.score.attributes import describe_users, load_extended
-from recsys.score.evaluation import Gate, Report
 from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.ranker import describe_ranker, make_ranker_job, ranker_settings
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.start import describe_start, find_start, forget_start, learn_online, start_from
-from recsys.steps.tracking import open_tracking, tracking_uri
+from recsys.steps.tracking import tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
 
@@ -66,7 +58,7 @@ def plan_training(context: Context) -> TrainingPlan:
         LakeError: build_gold of this night has not run, or left nothing to train on.
     """
     settings = context.settings
-    num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
+    num_items = context.highest(schemas.SILVER_ITEMS, schemas.ITEM_IDX)
     fingerprint = fingerprint_of(context, TRAIN)
     folder = checkpoint_root(settings) / f"{context.run_date}-{fingerprint[:12]}"
     if context.force:
@@ -95,7 +87,7 @@ def plan_training(context: Context) -> TrainingPlan:
             **(pin_item_links(context.lake, links.version) if links else {}),
             **(pin_user_links(context.lake, users.version) if users else {}),
         },
-        num_users=_highest(context, schemas.SILVER_USERS, schemas.USER_IDX),
+        num_users=context.highest(schemas.SILVER_USERS, schemas.USER_IDX),
         trained_before=holdout_cutoff(settings.gold, context.run_date).isoformat(),
     )
     rows = [made.rows if made else 0 for made in (links, users)]
@@ -112,6 +104,10 @@ def _train(context: Context) -> Outcome:
     if job.table.name not in plan.read:
         written[job.table.name] = job.table.version
     job = dataclasses.replace(job, table_versions={**plan.read, **written})
+    ranker = None
+    if context.settings.ranker.enabled:
+        ranker = launch(context, make_ranker_job(context, job, context.force))
+        job = dataclasses.replace(job, ranker_bundle=ranker.bundle_dir)
     result = launch(context, job)
     forget_start(job)
     judged, best = next(iter(result.metrics.items()))
@@ -131,6 +127,7 @@ def _train(context: Context) -> Outcome:
             "user_links": str(plan.user_links),
             "start_from": start.name if start and job.start_from else "chance",
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
+            **describe_ranker(ranker),
         },
         tables_read=plan.read,
         tables_written=written,
@@ -176,126 +173,6 @@ def launch(context: Context, job: TrainingJob) -> TrainingResult:
     return result
 
 
-def _evaluate(context: Context) -> Outcome:
-    settings, lake, gold = context.settings, context.lake, context.done("build_gold")
-    run_id = context.done("train").details["run_id"]
-    cases = evaluation.load_cases(
-        lake, gold.tables_written[schemas.GOLD_HOLDOUT.name], settings.evaluate
-    )
-    registry = open_tracking(settings)
-    version = registry.register_model(run_id)
-    champion = registry.champion()
-    if champion is not None and champion.version == version:
-        champion = None  # a night that was cut off after the promotion judges as it did then
-        again = True
-    else:
-        again = False
-    if len(cases.user_idx):
-        reports = _compare(context, cases, champion.bundle if champion else None)
-        by_name = {report.name: report for report in reports}
-        gate = evaluation.judge(by_name["model"], by_name["popularity"], by_name.get("champion"))
-        if again:
-            gate = Gate(True, "is the champion already")
-    else:
-        reports = []
-        gate = Gate(champion is None, "no held-out user to compare on")
-    if gate.passed:
-        registry.promote(version)
-    chosen = version if gate.passed or champion is None else champion.version
-    details = _details(reports, gate, version, chosen, len(cases.user_idx))
-    registry.log_metrics(run_id, _mlflow_metrics(reports))
-    registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
-    main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
-    return Outcome(
-        f"NDCG@10 {main} ({len(cases.user_idx):,} users); "
-        f"champion: version {chosen} ({gate.reason})",
-        rows_in=len(cases.user_idx),
-        details=details,
-        tables_read=gold.tables_written,
-    )
-
-
-def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -> list[Report]:
-    """The new model, popularity, ALS and the champion on the same users."""
-    settings, lake = context.settings, context.lake
-    written = context.done("build_gold").tables_written
-    num_items = _highest(context, schemas.SILVER_ITEMS, schemas.ITEM_IDX)
-    num_users = _highest(context, schemas.SILVER_USERS, schemas.USER_IDX)
-    last = (holdout_cutoff(settings.gold, context.run_date) - timedelta(days=1)).date()
-    stats = written[schemas.GOLD_ITEM_STATS.name]
-    days = settings.evaluate.popularity_days
-    popularity = read_popularity(lake, stats, num_items, last, days)
-    windows = written[schemas.GOLD_TRAINING_SEQUENCES.name]
-    factors = train_als(lake, windows, settings.evaluate.als, num_users, num_items)
-    links = read_neighbors(
-        lake, windows, settings.model.neighbor_window, settings.evaluate.item_neighbors
-    )
-    columns = (schemas.ITEM_IDX, schemas.LINKED, schemas.WEIGHT)
-    items, linked, weights = (links.column(name).to_numpy() for name in columns)
-    neighbors = group_links(items, linked, weights, num_items)
-    bundle = Path(context.done("train").details["bundle"])
-    reports = [
-        _evaluate_bundle(context, "model", bundle, cases, popularity, num_items),
-        *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
-        evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
-        evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
-    ]
-    if champion is not None:
-        reports.append(
-            _evaluate_bundle(context, "champion", champion, cases, popularity, num_items)
-        )
-    return reports
-
-
-def _evaluate_bundle(
-    context: Context,
-    name: str,
-    bundle: Path,
-    cases: evaluation.Cases,
-    popularity: Popularity,
-    num_items: int,
-) -> Report:
-    """A model on the cases, with what it can know of today's items and users."""
-    lake, items = context.lake, context.written("build_silver", schemas.SILVER_ITEMS)
-    users = context.written("build_silver", schemas.SILVER_USERS)
-    histories = describe_users(lake, cases.histories, bundle, users, context.attributes_version())
-    model = load_extended(lake, bundle, items, num_items)
-    described = dataclasses.replace(cases, histories=histories)
-    return evaluation.evaluate_model(name, model, described, popularity, context.settings.evaluate)
-
-
-def _details(
-    reports: list[Report], gate: Gate, version: str, champion: str, users: int
-) -> dict[str, str]:
-    details = {
-        "model_version": version,
-        "champion_version": champion,
-        "gate": gate.reason,
-        "users": str(users),
-        "models": " ".join(report.name for report in reports),
-    }
-    for report in reports:
-        details |= {f"{report.name} {name}": f"{v:.4f}" for name, v in report.means.items()}
-        low, high = report.interval.low, report.interval.high
-        details[f"{report.name} interval"] = f"{low:.4f} {high:.4f}"
-    return details
-
-
-def _mlflow_metrics(reports: list[Report]) -> Mapping[str, float]:
-    """The model's figures under their own names, the others' with their name in front."""
-    return {
-        name if report.name == "model" else f"{report.name}_{name}": value
-        for report in reports
-        for name, value in report.means.items()
-    }
-
-
-def _highest(context: Context, table: schemas.Table, index: str) -> int:
-    version = context.written("build_silver", table)
-    rows = context.lake.read(table, version).agg(F.coalesce(F.max(index), F.lit(0))).collect()
-    return int(rows[0][0])
-
-
 def checkpoint_root(settings: Settings) -> Path:
     """The folder of all trainings' checkpoints and bundles.
 
@@ -326,5 +203,9 @@ def code_commit() -> str:
     return found.stdout.strip()
 
 
-TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train, describe_start)
-EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)
+def _other_inputs(context: Context) -> str:
+    """What a night's model depends on beside its settings and data."""
+    return f"{describe_start(context)}{ranker_settings(context)}"
+
+
+TRAIN = Step("train", ("feed", "model", "train", "tracking"), "build_gold", _train, _other_inputs)

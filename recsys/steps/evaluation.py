@@ -1,0 +1,146 @@
+"""The step evaluate: the new model beside its rivals, and the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from recsys import schemas
+from recsys.bundle import load_ranker
+from recsys.lake.baselines import train_als
+from recsys.lake.item_links import read_neighbors
+from recsys.lake.popularity import Popularity, read_popularity
+from recsys.lake.sequences import holdout_cutoff
+from recsys.ranking.neighbors import group_links
+from recsys.score import evaluation
+from recsys.score.attributes import describe_users, load_extended
+from recsys.score.evaluation import Gate, Report
+from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.ranker import read_metrics
+from recsys.steps.tracking import open_tracking
+
+
+def _evaluate(context: Context) -> Outcome:
+    settings, lake, gold = context.settings, context.lake, context.done("build_gold")
+    run_id = context.done("train").details["run_id"]
+    cases = evaluation.load_cases(
+        lake, gold.tables_written[schemas.GOLD_HOLDOUT.name], settings.evaluate
+    )
+    registry = open_tracking(settings)
+    version = registry.register_model(run_id)
+    champion = registry.champion()
+    if champion is not None and champion.version == version:
+        champion = None  # a night that was cut off after the promotion judges as it did then
+        again = True
+    else:
+        again = False
+    if len(cases.user_idx):
+        reports = _compare(context, cases, champion.bundle if champion else None)
+        by_name = {report.name: report for report in reports}
+        gate = evaluation.judge(by_name["model"], by_name["popularity"], by_name.get("champion"))
+        if again:
+            gate = Gate(True, "is the champion already")
+    else:
+        reports = []
+        gate = Gate(champion is None, "no held-out user to compare on")
+    if gate.passed:
+        registry.promote(version)
+    chosen = version if gate.passed or champion is None else champion.version
+    details = _details(reports, gate, version, chosen, len(cases.user_idx))
+    of_ranker = read_metrics(context.done("train").details)
+    registry.log_metrics(run_id, {**_mlflow_metrics(reports), **of_ranker})
+    registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
+    main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
+    return Outcome(
+        f"NDCG@10 {main} ({len(cases.user_idx):,} users); "
+        f"champion: version {chosen} ({gate.reason})",
+        rows_in=len(cases.user_idx),
+        details=details,
+        tables_read=gold.tables_written,
+    )
+
+
+def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -> list[Report]:
+    """The new model, popularity, ALS and the champion on the same users."""
+    settings, lake = context.settings, context.lake
+    written = context.done("build_gold").tables_written
+    num_items = context.highest(schemas.SILVER_ITEMS, schemas.ITEM_IDX)
+    num_users = context.highest(schemas.SILVER_USERS, schemas.USER_IDX)
+    last = (holdout_cutoff(settings.gold, context.run_date) - timedelta(days=1)).date()
+    stats = written[schemas.GOLD_ITEM_STATS.name]
+    days = settings.evaluate.popularity_days
+    popularity = read_popularity(lake, stats, num_items, last, days)
+    windows = written[schemas.GOLD_TRAINING_SEQUENCES.name]
+    factors = train_als(lake, windows, settings.evaluate.als, num_users, num_items)
+    links = read_neighbors(
+        lake, windows, settings.model.neighbor_window, settings.evaluate.item_neighbors
+    )
+    columns = (schemas.ITEM_IDX, schemas.LINKED, schemas.WEIGHT)
+    items, linked, weights = (links.column(name).to_numpy() for name in columns)
+    neighbors = group_links(items, linked, weights, num_items)
+    bundle = Path(context.done("train").details["bundle"])
+    reports = [
+        *_evaluate_bundle(context, "model", bundle, cases, popularity, num_items),
+        *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
+        evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
+        evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
+    ]
+    if champion is not None:
+        reports += _evaluate_bundle(context, "champion", champion, cases, popularity, num_items)[:1]
+    return reports
+
+
+def _evaluate_bundle(
+    context: Context,
+    name: str,
+    bundle: Path,
+    cases: evaluation.Cases,
+    popularity: Popularity,
+    num_items: int,
+) -> list[Report]:
+    """A model on the cases, with what it can know of today's items and users.
+
+    Where a ranker puts its lists in order, the lists without it follow as ``first_stage``.
+    """
+    lake, items = context.lake, context.written("build_silver", schemas.SILVER_ITEMS)
+    users = context.written("build_silver", schemas.SILVER_USERS)
+    histories = describe_users(lake, cases.histories, bundle, users, context.attributes_version())
+    model = load_extended(lake, bundle, items, num_items)
+    described = dataclasses.replace(cases, histories=histories)
+    ranker, rules = load_ranker(bundle), context.settings.evaluate
+    reports = [evaluation.evaluate_model(name, model, described, popularity, rules, ranker)]
+    if ranker is not None:
+        plain = evaluation.evaluate_model("first_stage", model, described, popularity, rules)
+        reports.append(plain)
+    return reports
+
+
+def _details(
+    reports: list[Report], gate: Gate, version: str, champion: str, users: int
+) -> dict[str, str]:
+    details = {
+        "model_version": version,
+        "champion_version": champion,
+        "gate": gate.reason,
+        "users": str(users),
+        "models": " ".join(report.name for report in reports),
+    }
+    for report in reports:
+        details |= {f"{report.name} {name}": f"{v:.4f}" for name, v in report.means.items()}
+        low, high = report.interval.low, report.interval.high
+        details[f"{report.name} interval"] = f"{low:.4f} {high:.4f}"
+    return details
+
+
+def _mlflow_metrics(reports: list[Report]) -> Mapping[str, float]:
+    """The model's figures under their own names, the others' with their name in front."""
+    return {
+        name if report.name == "model" else f"{report.name}_{name}": value
+        for report in reports
+        for name, value in report.means.items()
+    }
+
+
+EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)

@@ -154,6 +154,17 @@ def test_what_the_ranker_holds_equal_stays_in_the_first_stage_s_order() -> None:
     assert torch.equal(rerank(model, given, found, scores)[0], found)
 
 
+def test_items_that_came_after_the_ranker_are_average_ones() -> None:
+    model = random_ranker(weight=1.0)
+    given, found, scores = candidates()
+    later = found.clone()
+    later[0, 2] = KNOWN + 7
+    items, values = rerank(model, given, later, scores)
+    assert sorted(items[0].tolist()) == sorted(later[0].tolist())
+    unknown = model.score_candidates(given, torch.zeros_like(found[:, :1]))[0]
+    torch.testing.assert_close(values[0][items[0] == KNOWN + 7], unknown)
+
+
 def test_lists_are_the_first_stage_s_candidates_in_another_order() -> None:
     model, ranker = random_model(), random_ranker()
     random = np.random.default_rng(3)

@@ -27,14 +27,17 @@ class ColdItemTable(ItemTable):
     ) -> None:
         super().__init__(num_items, dims, num_attributes, attribute_links)
         self.id_dropout = id_dropout
-        self.register_buffer("cold", torch.arange(num_items + 1) == 0)
+        # As bytes: Horovod sends no truth values.
+        self.register_buffer("cold", (torch.arange(num_items + 1) == 0).byte())
         if self.attribute_embedding is not None:
             nn.init.zeros_(self.attribute_embedding)
 
     def known(self, items: Tensor | None = None) -> Tensor:
         """Whether anything is known of all items, or of ``items``: bool [count]."""
-        cold = self.cold if items is None else self.cold[items]
-        return ~cold | self._described(items)
+        return ~self._is_cold(items) | self._described(items)
+
+    def _is_cold(self, items: Tensor | None) -> Tensor:
+        return (self.cold if items is None else self.cold[items]).bool()
 
     def _described(self, items: Tensor | None) -> Tensor:
         """Items with attributes, bool [count]."""
@@ -46,7 +49,7 @@ class ColdItemTable(ItemTable):
 
     def _own_embedding(self, items: Tensor | None) -> Tensor:
         own = super()._own_embedding(items)
-        left_out = self.cold if items is None else self.cold[items]
+        left_out = self._is_cold(items)
         if self.training and self.id_dropout > 0:
             drawn = torch.rand(len(own), device=own.device) < self.id_dropout
             left_out = left_out | (drawn & self._described(items))
@@ -59,5 +62,5 @@ class ColdItemTable(ItemTable):
         both = min(len(self.weight), len(earlier.weight))
         self.weight.zero_()
         self.weight[:both] = earlier.weight[:both]
-        self.cold.fill_(True)
+        self.cold.fill_(1)
         self.cold[:both] = earlier.cold[:both]

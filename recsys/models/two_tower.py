@@ -184,7 +184,7 @@ class TwoTower(_Towers):
         logs = torch.log(counts[1:].to(self.items.weight) + 1.0)
         self.items.weight[1:, 0] = logs - logs.mean()
         self.items.cold.copy_(counts == 0)
-        self.items.cold[0] = True
+        self.items.cold[0] = 1
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         own: Tensor = self.items(items)

@@ -43,19 +43,19 @@ Versions = Mapping[str, int]
 
 
 def write_examples(
-    lake: Lake, task: str, versions: Versions, run_date: date, kind: str | None = None
+    lake: Lake, kind: str, task: str, versions: Versions, run_date: date
 ) -> Commit | None:
     """Write the examples of a task; None where it learns from gold/training_sequences as it is.
 
     Args:
+        kind, task: of the model, and what it learns.
         versions: of the gold tables of this night.
         run_date: nothing of its hold-out is in the examples.
-        kind: of the model; some learn a task from other examples than the rest.
 
     Raises:
         LakeError: there is nothing to learn the task from.
     """
-    write = _OF_KIND.get((kind, task)) or _WRITERS.get(task)
+    write = _WRITERS.get((kind, task))
     return None if write is None else write(lake, versions, run_date)
 
 
@@ -121,12 +121,10 @@ def write_interactions(lake: Lake, versions: Versions, run_date: date) -> Commit
     return _write_pairs(lake, pairs)
 
 
-_WRITERS: dict[str, Callable[[Lake, Versions, date], Commit]] = {
-    "rating": write_ratings,
-    "interaction": write_interactions,
-}
-_OF_KIND: dict[tuple[str | None, str], Callable[[Lake, Versions, date], Commit]] = {
-    ("transformer", "rating"): write_rated_windows
+_WRITERS: dict[tuple[str, str], Callable[[Lake, Versions, date], Commit]] = {
+    ("matrix_factorization", "rating"): write_ratings,
+    ("collaborative_network", "interaction"): write_interactions,
+    ("transformer", "rating"): write_rated_windows,
 }
 
 

@@ -138,9 +138,8 @@ def _pin_table(context: Context, read: Mapping[str, int]) -> schemas.PinnedTable
     """What the task learns from: examples, which are written now, or the windows of build_gold."""
     windows = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
     settings = context.settings
-    examples = write_examples(
-        context.lake, settings.task, read, context.run_date, settings.model.kind
-    )
+    kind, task = settings.model.kind, settings.task
+    examples = write_examples(context.lake, kind, task, read, context.run_date)
     if examples is None:
         return pin_training_table(context.lake, windows)
     return pin_training_table(context.lake, examples.version, schemas.GOLD_TRAINING_EXAMPLES)

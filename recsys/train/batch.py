@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+import itertools
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -166,3 +167,9 @@ def make_batch(
         None if users is None else torch.from_numpy(users[:, 0].astype(np.int64)),
         codes,
     )
+
+
+def group_batches(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches; the last one may be shorter."""
+    while group := list(itertools.islice(batches, size)):
+        yield group

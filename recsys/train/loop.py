@@ -7,9 +7,8 @@ like one rank with an N times larger batch, also where windows or ranks have une
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from recsys.bundle import BundleInfo, save_bundle
-from recsys.train.batch import Batch
+from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
@@ -42,6 +40,7 @@ from recsys.train.search import NeverPrune, Pruner
 from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
+from recsys.train.trained import save_trained
 
 FLUSH_STEPS = 25
 """Steps between two reductions of losses over ranks (and records of the tracker)."""
@@ -85,13 +84,7 @@ class Trainer:
         communicator.broadcast_state(self.optimizer, self.model)
         epochs = range(self.settings.max_epochs)
         total = sum(-(-feed.steps_per_epoch(epoch) // accumulation) for epoch in epochs)
-        self.schedule = Schedule(
-            self.settings.learning_rate,
-            min(self.settings.warmup_steps, total // 2),
-            total,
-            self.settings.final_learning_rate_share,
-            self.settings.schedule,
-        )
+        self.schedule = Schedule.of(self.settings, total)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
         self._pending: list[tuple[Tensor, float, int]] = []
 
@@ -144,7 +137,7 @@ class Trainer:
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
         with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
-            for group in _group(batches, accumulation):
+            for group in group_batches(batches, accumulation):
                 self._train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
@@ -297,30 +290,10 @@ class Trainer:
 
     def _write(self, result: TrainingResult) -> None:
         if not result.pruned:
-            self._save_bundle(result)
+            save_trained(self.job, self.model, result)
         self.tracker.finish(result, self.state.history)
         result.save(self.job.result_path)
         self.checkpoints.clear()
-
-    def _save_bundle(self, result: TrainingResult) -> None:
-        job = self.job
-        info = BundleInfo(
-            run_date=job.run_date,
-            fingerprint=job.fingerprint,
-            num_items=job.num_items,
-            max_length=job.max_length,
-            table_versions=job.table_versions,
-            run_id=result.run_id,
-            metrics=result.metrics,
-            trained_before=job.trained_before,
-        )
-        save_bundle(job.bundle_dir, self.model, info, job.ranker_bundle or None)
-
-
-def _group(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` batches; the last one may be shorter."""
-    while group := list(itertools.islice(batches, size)):
-        yield group
 
 
 FeedFactory = Callable[[TrainingJob, Communicator], Feed]

@@ -28,6 +28,17 @@ class Schedule:
     final_share: float
     kind: str = "cosine"
 
+    @classmethod
+    def of(cls, settings: Train, total_steps: int) -> Schedule:
+        """As the settings say; warm-up takes half of the steps at most."""
+        return cls(
+            settings.learning_rate,
+            min(settings.warmup_steps, total_steps // 2),
+            total_steps,
+            settings.final_learning_rate_share,
+            settings.schedule,
+        )
+
     def at(self, step: int) -> float:
         """Learning rate of optimizer step ``step``, from 0."""
         if step < self.warmup_steps:

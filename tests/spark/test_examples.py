@@ -98,7 +98,7 @@ def check_pairs(rows: list[dict[str, Any]]) -> None:
 
 
 def test_ratings_are_the_latest_before_the_hold_out(lake: Lake) -> None:
-    commit = write_examples(lake, "rating", versions_of(lake), NIGHT)
+    commit = write_examples(lake, "matrix_factorization", "rating", versions_of(lake), NIGHT)
     assert commit is not None
     rows = read_files(lake, commit.version)
     check_pairs(rows)
@@ -114,7 +114,7 @@ def test_ratings_are_the_latest_before_the_hold_out(lake: Lake) -> None:
     assert SILENT not in {user for user, _ in found}
     assert {row["event_types"][0] for row in rows} == {RATING}
     # Again: other files with the same content in the same order.
-    again = write_examples(lake, "rating", versions_of(lake), NIGHT)
+    again = write_examples(lake, "matrix_factorization", "rating", versions_of(lake), NIGHT)
     assert again is not None
     assert again.version > commit.version
     assert read_files(lake, again.version) == rows
@@ -122,7 +122,7 @@ def test_ratings_are_the_latest_before_the_hold_out(lake: Lake) -> None:
 
 
 def test_interactions_are_different_items_before_the_hold_out(lake: Lake) -> None:
-    commit = write_examples(lake, "interaction", versions_of(lake), NIGHT)
+    commit = write_examples(lake, "collaborative_network", "interaction", versions_of(lake), NIGHT)
     assert commit is not None
     rows = read_files(lake, commit.version)
     check_pairs(rows)
@@ -130,7 +130,7 @@ def test_interactions_are_different_items_before_the_hold_out(lake: Lake) -> Non
     assert {(row["user_idx"], row["items"][0]) for row in rows} == expected
     assert len(rows) == len(expected)
     assert {row["labels"][0] for row in rows} == {1.0}
-    assert write_examples(lake, "next_item", versions_of(lake), NIGHT) is None
+    assert write_examples(lake, "transformer", "next_item", versions_of(lake), NIGHT) is None
 
 
 def test_a_log_without_ratings_says_what_to_do(make_lake: Callable[..., Lake]) -> None:
@@ -140,7 +140,7 @@ def test_a_log_without_ratings_says_what_to_do(make_lake: Callable[..., Lake]) -
     write_silver(lake, [*events, Event(1, 4, 5, RATING)], {6: 4.0})
     build_gold(lake, NIGHT)
     with pytest.raises(LakeError, match="no rating before the hold-out") as caught:
-        write_examples(lake, "rating", versions_of(lake), NIGHT)
+        write_examples(lake, "matrix_factorization", "rating", versions_of(lake), NIGHT)
     assert "model.kind transformer or collaborative_network" in caught.value.do
     assert caught.value.where == lake.path(schemas.GOLD_RATINGS)
 
@@ -150,7 +150,7 @@ def test_a_model_of_pairs_trains_and_makes_lists_for_everybody(
     lake: Lake, make_lake: Callable[..., Lake], tmp_path: Path, kind: str
 ) -> None:
     settings = make_lake(*SMALL, *TRAIN, f"model.kind={kind}").settings
-    commit = write_examples(lake, settings.task, versions_of(lake), NIGHT)
+    commit = write_examples(lake, settings.model.kind, settings.task, versions_of(lake), NIGHT)
     assert commit is not None
     table = pin_training_table(lake, commit.version, schemas.GOLD_TRAINING_EXAMPLES)
     bundle = tmp_path / "bundle"
@@ -197,7 +197,7 @@ def test_an_update_learns_what_is_new_and_is_validated_by_the_month_before(lake:
     for pair, row in pairs.items():
         assert pair in newest or row["split"] == "validation"
     assert any(pair not in newest for pair in pairs)
-    everything = write_examples(lake, "rating", versions_of(lake), NIGHT)
+    everything = write_examples(lake, "matrix_factorization", "rating", versions_of(lake), NIGHT)
     assert everything is not None
     validates = {
         (row["user_idx"], row["items"][0])

@@ -18,23 +18,23 @@ from recsys.train.rows import Channels
 
 __all__ = ["Objective", "Wanted", "choose_channels", "find_objective", "make_objective"]
 
-_OBJECTIVES: dict[str, type[Objective]] = {
-    "next_item": NextItem,
-    "rating": RatingPairs,
-    "interaction": InteractionPairs,
-    "pretraining": Pretraining,
-    "purchase": Purchase,
-    "click": Click,
-    "click_ranking": ClickRanking,
+_OBJECTIVES: dict[tuple[str, str], type[Objective]] = {
+    ("transformer", "next_item"): NextItem,
+    ("transformer", "pretraining"): Pretraining,
+    ("transformer", "purchase"): Purchase,
+    ("transformer", "click"): Click,
+    ("transformer", "rating"): Rating,
+    ("two_tower", "next_item"): NextItem,
+    ("matrix_factorization", "rating"): RatingPairs,
+    ("collaborative_network", "interaction"): InteractionPairs,
+    ("click_ranker", "click_ranking"): ClickRanking,
 }
-_OF_KIND: dict[tuple[str, str], type[Objective]] = {("transformer", "rating"): Rating}
-"""What a kind of model learns in another way than the others that have the task."""
+"""By kind of model and task, as ``config.TASKS`` has them."""
 
 
 def find_objective(settings: Settings) -> type[Objective]:
     """The objective's class: what it is judged by is known without a job."""
-    kind, task = settings.model.kind, settings.task
-    return _OF_KIND.get((kind, task)) or _OBJECTIVES[task]
+    return _OBJECTIVES[settings.model.kind, settings.task]
 
 
 def make_objective(job: TrainingJob, device: torch.device) -> Objective:

@@ -4,8 +4,9 @@
 
 One lake, one ETL a night; its tables are trained on and evaluated twice, as two registered models.
 Before the nights that count, one night takes in the days of history. Nights are judged by NDCG@10
-on the users of their own held-out day, with a bootstrap interval of 95%. Seconds are of training
-alone, validation included. "stale" is the model of the first night, not trained since.
+on the users of their own held-out day, with a bootstrap interval of 95%; the users of all nights
+together give the interval of the difference, user by user. Seconds are of training alone,
+validation included. "stale" is the model of the first night, not trained since.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import statistics
 import tempfile
 from datetime import date, timedelta
 from typing import Any
+
+import numpy as np
 
 from benchmarks.machine import describe_machine
 from benchmarks.processes import generate_log
@@ -30,6 +33,7 @@ SMALL = (
     # The baselines are not what is compared here.
     "evaluate.als.rank=4",
     "evaluate.als.iterations=1",
+    "evaluate.min_history_events=1",
 )
 WAYS = {"full": "train.start_from=null", "warm": "train.start_from=champion"}
 
@@ -49,7 +53,7 @@ def run_nights(log: str, folder: str, nights: int, more: list[str]) -> list[dict
     given = [f"lake.root={folder}/lake", f"input.path={log}", *SMALL, *more]
     spark = build_session(load_settings(None, given), "benchmark warm start")
     found: list[dict[str, Any]] = []
-    stale = ""
+    bundles: dict[str, str] = {}
     for back in reversed(range(nights + 1)):
         day = LAST - timedelta(days=back)
         night: dict[str, Any] = {"night": str(day)}
@@ -61,30 +65,28 @@ def run_nights(log: str, folder: str, nights: int, more: list[str]) -> list[dict
             steps = (INGEST, BUILD_SILVER, BUILD_GOLD) if name == "full" else ()
             runs = run_night(context, (*steps, TRAIN, EVALUATE))
             night[name] = _describe(runs["train"].details, runs["evaluate"].details)
-            stale = stale or runs["train"].details["bundle"]
-        night["stale"] = _judge(context, stale)
+            bundles[name] = runs["train"].details["bundle"]
+        bundles.setdefault("stale", bundles["full"])
+        for name, figures in _judge(context, bundles).items():
+            night[name] = {**night.get(name, {}), **figures}
         night["ratio"] = night["warm"]["seconds"] / night["full"]["seconds"]
         found.append(night)
     return found
 
 
 def _describe(train: Any, evaluate: Any) -> dict[str, Any]:
-    low, high = evaluate["model interval"].split()
     return {
         "start": train["start_from"],
         "seconds": float(train["seconds"]),
         "epochs": int(train["epochs"]),
         "best_epoch": int(train["best_epoch"]) + 1,
-        "ndcg": float(evaluate["model ndcg_at_10"]),
-        "low": float(low),
-        "high": float(high),
-        "users": int(evaluate["users"]),
+        "validation": float(train["validation_ndcg_at_10"]),
         "gate": evaluate["gate"],
     }
 
 
-def _judge(context: Any, bundle: str) -> dict[str, float]:
-    """A model on the held-out users of a night, ranked as `evaluate` does."""
+def _judge(context: Any, bundles: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Models on the held-out users of a night, ranked as `evaluate` does."""
     from recsys import schemas
     from recsys.bundle import load_for_scoring
     from recsys.lake.popularity import read_popularity
@@ -97,13 +99,17 @@ def _judge(context: Any, bundle: str) -> dict[str, float]:
     stats = written[schemas.GOLD_ITEM_STATS.name]
     days = evaluate.popularity_days
     popularity = read_popularity(context.lake, stats, items, before, days)
-    model = load_for_scoring(bundle)
-    report = evaluation.evaluate_model("stale", model, cases, popularity, evaluate)
-    return {
-        "ndcg": report.means[evaluation.MAIN_METRIC],
-        "low": report.interval.low,
-        "high": report.interval.high,
-    }
+    found = {}
+    for name, bundle in bundles.items():
+        model = load_for_scoring(bundle)
+        report = evaluation.evaluate_model(name, model, cases, popularity, evaluate)
+        found[name] = {
+            "ndcg": report.means[evaluation.MAIN_METRIC],
+            "low": report.interval.low,
+            "high": report.interval.high,
+            "users": report.per_user.tolist(),
+        }
+    return found
 
 
 def _print(nights: list[dict[str, Any]]) -> None:
@@ -128,6 +134,20 @@ def _print(nights: list[dict[str, Any]]) -> None:
     print("mean NDCG@10 of the nights after the first:", end=" ")
     print(", ".join(f"{name} {value:.4f}" for name, value in means.items()))
     print(f"seconds: full {seconds[0]:.1f}, warm {seconds[1]:.1f}, {seconds[1] / seconds[0]:.2f}")
+    for other in ("full", "stale"):
+        difference = _compare(counted, "warm", other)
+        print(f"NDCG@10 of warm less {other}, all users of these nights: {difference}")
+
+
+def _compare(nights: list[dict[str, Any]], one: str, other: str) -> str:
+    """Mean difference over the users of all nights, with its bootstrap interval."""
+    from recsys.ranking.metrics import bootstrap_interval
+
+    values = [np.concatenate([night[name]["users"] for night in nights]) for name in (one, other)]
+    difference = values[0] - values[1]
+    interval = bootstrap_interval(difference, 1000, seed=1)
+    users = len(difference)
+    return f"{difference.mean():+.4f} ({interval.low:+.4f} to {interval.high:+.4f}, {users} users)"
 
 
 def main() -> None:
@@ -145,6 +165,9 @@ def main() -> None:
         generate_log(f"{folder}/log", **sizes)
         nights = run_nights(f"{folder}/log", folder, options.nights, options.settings)
     _print(nights)
+    for night in nights:
+        for name in (*WAYS, "stale"):
+            night[name]["users"] = len(night[name]["users"])
     print(json.dumps({"benchmark": "warm_start", "machine": describe_machine(), "nights": nights}))
 
 

@@ -24,7 +24,7 @@ from recsys.train.models import make_model
 from recsys.train.objectives import choose_channels, make_objective
 from recsys.train.objectives.labels import in_share
 from recsys.train.objectives.next_item_ranks import HIT_RATE
-from recsys.train.objectives.next_label import AUC, LOG_LOSS, RMSE, Rating, area_under_roc
+from recsys.train.objectives.next_label import AUC, LOG_LOSS, RMSE, Rating
 from recsys.train.objectives.purchase import Purchase
 from recsys.train.rows import Channels
 from tests.training_tables import (
@@ -153,13 +153,6 @@ def test_labels_of_other_users_are_not_used(tmp_path: Path) -> None:
     assert len(wanted.targets) == 5 * len(chosen)
 
 
-def test_area_under_roc_counts_ordered_pairs() -> None:
-    scores, labels = torch.tensor([3.0, 1.0, 2.0, 2.0, 0.0]), torch.tensor([1, 0, 1, 0, 0])
-    # Positives 3 and 2 over negatives 1, 2, 0: six pairs, five in order and one tied.
-    assert area_under_roc(scores, labels) == pytest.approx(5.5 / 6)
-    assert area_under_roc(scores, torch.ones(5)) == 0.5
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -238,16 +231,14 @@ def test_two_halves_of_a_batch_add_up_and_none_has_gradients(
 @pytest.mark.parametrize(("task", "head"), TASKS[2:])
 def test_figures_of_two_ranks_are_those_of_one(tmp_path: Path, task: str, head: str) -> None:
     class OneOfTwo(SingleProcess):
-        """Adds what the other rank, asked before, has given at the same place."""
+        """Keeps what its rank gives, and adds what the other one has given."""
 
-        size = 2
-
-        def __init__(self, rank: int, other: list[torch.Tensor]) -> None:
-            self.rank, self.other, self.own = rank, other, list[torch.Tensor]()
+        def __init__(self, other: torch.Tensor | float = 0.0) -> None:
+            self.other, self.own = other, torch.zeros(0)
 
         def allreduce_sum(self, values: torch.Tensor) -> torch.Tensor:
-            self.own.append(values)
-            return values + self.other[len(self.own) - 1]
+            self.own = values.clone()
+            return values + self.other
 
     table, contents = labelled_table(tmp_path / "t")
     job = make_job(tmp_path, table, f"train.task={task}", f"model.head={head}")
@@ -257,14 +248,8 @@ def test_figures_of_two_ranks_are_those_of_one(tmp_path: Path, task: str, head: 
         batches = list(stream)
     objective, model = make_objective(job, CPU), model_of(job)
     whole = objective.validate(model, batches, SingleProcess())
-    counts = [torch.tensor([0.0, 0.0]), torch.tensor([0.0, 0.0])]
-    halves = batches[:1], batches[1:]
-    values = [torch.stack(objective.predict_all(model, half, SingleProcess())) for half in halves]  # type: ignore[attr-defined]
-    ends = [part.shape[1] for part in values]
-    for rank, end in enumerate(ends):
-        counts[rank][rank] = end
-    placed = [torch.zeros(2, sum(ends), dtype=torch.float64) for _ in halves]
-    placed[0][:, : ends[0]], placed[1][:, ends[0] :] = values
-    for rank in (0, 1):
-        communicator = OneOfTwo(rank, [counts[1 - rank], placed[1 - rank]])
-        assert objective.validate(model, halves[rank], communicator) == pytest.approx(whole)
+    halves, ranks = (batches[:1], batches[1:]), (OneOfTwo(), OneOfTwo())
+    for half, rank in zip(halves, ranks, strict=True):
+        objective.validate(model, half, rank)
+    for half, other in zip(halves, ranks[::-1], strict=True):
+        assert objective.validate(model, half, OneOfTwo(other.own)) == pytest.approx(whole)

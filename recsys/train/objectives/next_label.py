@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from recsys.models import SequenceTransformer
+from recsys.ranking import probabilities
 from recsys.schemas import EVENT_TYPE_CODES
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
@@ -60,19 +61,27 @@ class NextLabel(Objective):
         return losses.sum()
 
     @torch.no_grad()
-    def predict_all(
-        self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
-    ) -> tuple[Tensor, Tensor]:
-        """Predictions and labels of all ranks' validation events, float64 [events] each."""
+    def add_up(
+        self,
+        model: SequenceTransformer,
+        batches: Iterable[Batch],
+        communicator: Communicator,
+        figures_of: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Sum of figures of (predictions, labels) over all ranks' validation events.
+
+        Args:
+            figures_of: float64 of one shape, for no events too.
+        """
         model.eval()
-        parts = [torch.zeros(2, 0, dtype=torch.float64)]
+        nothing = torch.zeros(0)
+        total = figures_of(nothing, nothing)
         for made in batches:
             wanted = self._take(made, made.positions)
             if len(wanted.targets):
                 predictions = self._predict(model, wanted.batch.to(self.device)).cpu()
-                parts.append(torch.stack([predictions.double(), wanted.targets.double()]))
-        predictions, labels = _gather(torch.cat(parts, dim=1), communicator)
-        return predictions, labels
+                total += figures_of(predictions, wanted.targets)
+        return communicator.allreduce_sum(total)
 
     def _take(self, batch: Batch, positions: Tensor) -> Wanted:
         labels = self.labels_of(batch, positions)
@@ -111,11 +120,19 @@ class Click(NextLabel):
     def validate(
         self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
     ) -> dict[str, float]:
-        """Area under the ROC curve, and mean of -log of the label's probability."""
-        logits, labels = self.predict_all(model, batches, communicator)
-        losses = self.measure(logits, labels)
-        loss = float(losses.mean()) if len(losses) else math.nan
-        return {AUC: area_under_roc(logits, labels), LOG_LOSS: loss}
+        """Area under the ROC curve, and mean of -log of the label's probability.
+
+        See ``probabilities`` for the resolution (logits to 1/2048).
+        """
+        counts = self.add_up(model, batches, communicator, _count).numpy()
+        return {
+            AUC: probabilities.auc(counts),
+            LOG_LOSS: probabilities.log_loss((counts, probabilities.UNCHANGED)),
+        }
+
+
+def _count(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.from_numpy(probabilities.count_logits(logits.numpy(), (labels > 0).numpy()))
 
 
 class Rating(NextLabel):
@@ -139,35 +156,9 @@ class Rating(NextLabel):
         self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
     ) -> dict[str, float]:
         """Root mean squared error, in stars."""
-        errors = self.measure(*self.predict_all(model, batches, communicator))
-        return {RMSE: math.sqrt(float(errors.mean())) if len(errors) else math.nan}
+        squares, count = self.add_up(model, batches, communicator, self._add_squares).tolist()
+        return {RMSE: math.sqrt(squares / count) if count else math.nan}
 
-
-def area_under_roc(scores: Tensor, labels: Tensor) -> float:
-    """Share of pairs of a positive and a negative that are in order, a tie counts half.
-
-    0.5 where there is no such pair. From ranks: Hanley and McNeil 1982, section "Wilcoxon".
-
-    Args:
-        scores: [events].
-        labels: 0 or 1, [events].
-    """
-    positives = int((labels > 0).sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        return 0.5
-    _, place, count = torch.unique(scores, return_inverse=True, return_counts=True)
-    ranks = count.cumsum(0).double() - (count.double() - 1.0) / 2.0
-    total = float(ranks[place][labels > 0].sum())
-    return (total - positives * (positives + 1) / 2.0) / (positives * negatives)
-
-
-def _gather(own: Tensor, communicator: Communicator) -> Tensor:
-    """[2, events] of all ranks, one after the other, on every rank."""
-    counts = torch.zeros(communicator.size, dtype=torch.float64)
-    counts[communicator.rank] = own.shape[1]
-    ends = communicator.allreduce_sum(counts).cumsum(0).long()
-    every = own.new_zeros(2, int(ends[-1]))
-    end = int(ends[communicator.rank])
-    every[:, end - own.shape[1] : end] = own
-    return communicator.allreduce_sum(every)
+    def _add_squares(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        squares = self.measure(predictions.double(), labels.double())
+        return torch.stack([squares.sum(), squares.new_tensor(float(len(squares)))])

@@ -128,7 +128,7 @@ class Ratings:
         return (
             torch.from_numpy(users),
             torch.from_numpy(items),
-            torch.from_numpy(table.column("r").to_numpy()),
+            torch.tensor(table.column("r").to_numpy()),
         )
 
 

@@ -76,7 +76,7 @@ spark = SparkSession.builder.master("local[3]").config(map=options).getOrCreate(
 settings = Generate.model_validate_json({small().model_dump_json()!r})
 generate_log(spark, settings, {str(tmp_path / "log")!r}, date.fromisoformat("{END}"))
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=900)
     assert digest(tmp_path / "log") == digest(written.folder)
 
 

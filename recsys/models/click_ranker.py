@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from torch.nn import functional
 from recsys.models.contract import Inputs, Recommender
 from recsys.models.dropout import Dropout
 from recsys.models.items import ItemTable
+from recsys.models.shape import Shape
 
 KIND = "click_ranker"
 CLICK = 2
@@ -33,7 +33,7 @@ _PAIRS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
-class ClickRankerConfig:
+class ClickRankerConfig(Shape):
     """Shape of a ranker, and how lists are re-ranked by it.
 
     Attributes:
@@ -47,6 +47,8 @@ class ClickRankerConfig:
         weight: share of log p(click) in their scores (see ``reranking``).
         num_attributes, attribute_links: as in ``items.ItemTable``.
     """
+
+    kind: ClassVar[str] = KIND
 
     num_items: int
     max_length: int
@@ -63,23 +65,6 @@ class ClickRankerConfig:
     def looks_at(self) -> tuple[str, ...]:
         """Names of what it needs of a user's events."""
         return ("items", "event_types")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {"kind": KIND, **dataclasses.asdict(self), "hidden": list(self.hidden)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ClickRankerConfig:
-        """Inverse of ``to_dict``.
-
-        Raises:
-            ValueError: another kind of model, or fields are missing or unknown.
-        """
-        fields = {name: value for name, value in values.items() if name != "kind"}
-        known = {field.name for field in dataclasses.fields(cls)}
-        if values.get("kind") != KIND or set(fields) != known:
-            raise ValueError(f"not a configuration of a {KIND}: {dict(values)}")
-        return cls(**{**fields, "hidden": tuple(fields["hidden"])})
 
 
 class History(NamedTuple):

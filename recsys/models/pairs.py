@@ -11,16 +11,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from recsys.models.contract import Recommender
+from recsys.models.shape import Shape
 
 
 @dataclass(frozen=True)
-class PairConfig:
+class PairConfig(Shape):
     """Shape of a model of pairs; ``to_dict`` and ``from_dict`` are inverse to each other.
 
     Attributes:
@@ -28,8 +29,6 @@ class PairConfig:
         num_users: largest user_idx.
         dims: width of the vectors of users and items.
     """
-
-    kind: ClassVar[str]
 
     num_items: int
     num_users: int
@@ -42,9 +41,7 @@ class PairConfig:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], num_items: int, num_users: int) -> Self:
         """Take the shape from ``settings.model``, the sizes from the data."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        shape = {name: value for name, value in settings.items() if name in names}
-        return cls(**shape, num_items=num_items, num_users=num_users)
+        return cls(**cls.pick(settings), num_items=num_items, num_users=num_users)
 
     @property
     def max_length(self) -> int:
@@ -55,23 +52,6 @@ class PairConfig:
     def looks_at(self) -> tuple[str, ...]:
         """Names of what it needs: the user alone."""
         return ("user_idx",)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {"kind": self.kind, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of ``to_dict``.
-
-        Raises:
-            ValueError: another kind of model, or fields are missing or unknown.
-        """
-        fields = {name: value for name, value in values.items() if name != "kind"}
-        known = {field.name for field in dataclasses.fields(cls)}
-        if values.get("kind") != cls.kind or set(fields) != known:
-            raise ValueError(f"not a configuration of a {cls.kind}: {dict(values)}")
-        return cls(**fields)
 
 
 def find_rows(user_idx: Tensor, table: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from recsys.models.contract import Inputs, Recommender
 from recsys.models.dropout import dropout
 from recsys.models.head import LinearHead
 from recsys.models.items import ItemTable
+from recsys.models.shape import Shape
 
 KIND = "transformer"
 FORMER_KIND = "sasrec"
@@ -39,7 +40,7 @@ _EVENT_TYPES = 16
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Shape):
     """Shape of a model; ``to_dict`` and ``from_dict`` are inverse to each other.
 
     Attributes:
@@ -60,6 +61,8 @@ class TransformerConfig:
         mask: a vector that stands for a masked item, which pre-training needs.
         predicted_attributes: attributes that pre-training predicts; 0 predicts none.
     """
+
+    kind: ClassVar[str] = KIND
 
     num_items: int
     max_length: int
@@ -90,8 +93,7 @@ class TransformerConfig:
         cls, settings: Mapping[str, Any], num_items: int, max_length: int, **links: Any
     ) -> TransformerConfig:
         """Take the shape from ``settings.model``, the sizes (and ``links``) from the data."""
-        shape = {name: value for name, value in settings.items() if name in _names(cls)}
-        return cls(**{**shape, **links}, num_items=num_items, max_length=max_length)
+        return cls(**{**cls.pick(settings), **links}, num_items=num_items, max_length=max_length)
 
     @property
     def looks_at(self) -> tuple[str, ...]:
@@ -99,32 +101,16 @@ class TransformerConfig:
         times = ("hours",) if self.time_gaps else ()
         return ("items", *times, *(("event_types",) if self.event_types else ()))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {"kind": KIND, **dataclasses.asdict(self)}
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
-        """Inverse of ``to_dict``; a configuration of an earlier release lacks later fields.
-
-        Raises:
-            ValueError: another kind of model, or fields are missing or unknown.
-        """
-        fields = {name: value for name, value in values.items() if name != "kind"}
-        known, kind = _names(cls), values.get("kind")
-        complete = known - _LATEST_FIELDS <= set(fields) <= known
-        former = kind == FORMER_KIND and set(fields) == _FORMER_FIELDS
-        if not former and not (kind == KIND and complete):
-            raise ValueError(f"not a configuration of a {KIND}: {dict(values)}")
-        return cls(**fields)
+    def _describes(cls, kind: Any, fields: set[str]) -> bool:
+        """A configuration of an earlier release lacks later fields."""
+        complete = cls.fields() - _LATEST_FIELDS <= fields <= cls.fields()
+        former = kind == FORMER_KIND and fields == _FORMER_FIELDS
+        return former or (kind == KIND and complete)
 
 
 _FORMER_FIELDS = {"num_items", "max_length", "dims", "blocks", "heads", "dropout"}
 _LATEST_FIELDS = {"head", "mask", "predicted_attributes"}
-
-
-def _names(cls: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
 
 
 class SequenceTransformer(Recommender):

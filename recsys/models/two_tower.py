@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,13 +23,14 @@ from recsys.models.blocks import initialise
 from recsys.models.cold_items import ColdItemTable
 from recsys.models.contract import Inputs, Recommender
 from recsys.models.items import Links
+from recsys.models.shape import Shape
 from recsys.models.user_tower import UserTower, make_tower
 
 KIND = "two_tower"
 
 
 @dataclass(frozen=True)
-class TwoTowerConfig:
+class TwoTowerConfig(Shape):
     """Shape of a model; ``to_dict`` and ``from_dict`` are inverse to each other.
 
     Attributes:
@@ -43,6 +44,8 @@ class TwoTowerConfig:
         attribute_links: links from items to hashes; 0: no item has attributes.
         user_attributes: whether users have attributes.
     """
+
+    kind: ClassVar[str] = KIND
 
     num_items: int
     max_length: int
@@ -62,31 +65,12 @@ class TwoTowerConfig:
         cls, settings: Mapping[str, Any], num_items: int, max_length: int, **links: Any
     ) -> TwoTowerConfig:
         """Take the shape from ``settings.model``, the sizes (and ``links``) from the data."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        shape = {name: value for name, value in settings.items() if name in names}
-        return cls(**{**shape, **links}, num_items=num_items, max_length=max_length)
+        return cls(**{**cls.pick(settings), **links}, num_items=num_items, max_length=max_length)
 
     @property
     def looks_at(self) -> tuple[str, ...]:
         """Names of what it needs of users."""
         return ("items", "user_attributes") if self.user_attributes else ("items",)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {"kind": KIND, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TwoTowerConfig:
-        """Inverse of ``to_dict``.
-
-        Raises:
-            ValueError: another kind of model, or fields are missing or unknown.
-        """
-        fields = {name: value for name, value in values.items() if name != "kind"}
-        known = {field.name for field in dataclasses.fields(cls)}
-        if values.get("kind") != KIND or set(fields) != known:
-            raise ValueError(f"not a configuration of a {KIND}: {dict(values)}")
-        return cls(**fields)
 
 
 class _Towers(Recommender):

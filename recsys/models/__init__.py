@@ -6,7 +6,8 @@ from recsys.models.contract import Inputs, ModelConfig, Recommender
 from recsys.models.items import Links
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.registry import build_model, read_config
-from recsys.models.transformer import SequenceTransformer, TransformerConfig
+from recsys.models.transformer import SequenceTransformer
+from recsys.models.transformer_config import TransformerConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 __all__ = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from recsys.models.items import Links
@@ -36,7 +36,7 @@ class ModelConfig(Protocol):
         """Plain values, fit for JSON; ``kind`` is the key in ``registry``."""
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """A model that scores every item of the catalogue for a user.
 
     Attributes:
@@ -47,22 +47,20 @@ class Recommender(nn.Module):
     config: Any
     user_tables: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def knows(self, given: Inputs) -> Tensor:
         """Which users the model can say something about, bool [users]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score_items(self, given: Inputs) -> Tensor:
         """Scores of all items, higher is better, float [users, num_items + 1].
 
         Column 0 is padding: its value means nothing.
         """
-        raise NotImplementedError
 
-    @torch.no_grad()
     def set_popularity(self, counts: Tensor) -> None:
         """Told before the first step how often each item is a target, float [num_items + 1]."""
 
-    @torch.no_grad()
     def place_new_items(self, counts: Tensor, new: Tensor) -> None:
         """Told before the first step of a training that starts from an earlier model's weights.
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recsys.models import click_ranker, transformer, two_tower
+from recsys.models import click_ranker, transformer_config, two_tower
 from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
 from recsys.models.contract import ModelConfig, Recommender
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
-from recsys.models.transformer import SequenceTransformer, TransformerConfig
+from recsys.models.transformer import SequenceTransformer
+from recsys.models.transformer_config import TransformerConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
 
 _KINDS: dict[str, tuple[Any, type[Recommender]]] = {
-    transformer.KIND: (TransformerConfig, SequenceTransformer),
-    transformer.FORMER_KIND: (TransformerConfig, SequenceTransformer),
+    transformer_config.KIND: (TransformerConfig, SequenceTransformer),
+    transformer_config.FORMER_KIND: (TransformerConfig, SequenceTransformer),
     MatrixFactorizationConfig.kind: (MatrixFactorizationConfig, MatrixFactorization),
     CollaborativeNetworkConfig.kind: (CollaborativeNetworkConfig, CollaborativeNetwork),
     two_tower.KIND: (TwoTowerConfig, TwoTower),

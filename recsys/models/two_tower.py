@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -82,17 +83,17 @@ class _Towers(Recommender):
     config: TwoTowerConfig
     users: UserTower
 
+    @abstractmethod
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vector of each item, float [num_items + 1, dims]; zero for what nothing is known of.
 
         Args:
             items: item_idx, int64 [count]: only of these, float [count, dims].
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def known_items(self) -> Tensor:
         """Items that were targets in training or have attributes, bool [num_items + 1]."""
-        raise NotImplementedError
 
     def forward(
         self, items: Tensor, vectors: Tensor | None = None, user_attributes: Tensor | None = None

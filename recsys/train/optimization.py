@@ -69,7 +69,7 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
             groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0
         )
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    # Fused: one pass over each weight, without copies of it; on a CPU five times as fast.
+    # Fused: one pass over each weight, without copies of it.
     return kind(groups, lr=rate, fused=True)
 
 

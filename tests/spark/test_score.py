@@ -20,7 +20,7 @@ from recsys.errors import PublishError
 from recsys.lake.publish import Published, live, live_lists, publish
 from recsys.lake.tables import Lake
 from recsys.models import SequenceTransformer
-from recsys.models.transformer import TransformerConfig
+from recsys.models.transformer_config import TransformerConfig
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.score.checks import check_lists
 from recsys.score.job import Versions, score_users

@@ -1,0 +1,95 @@
+"""Validation of next items: the rank of each target among all items, whatever the model says."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.schemas import PinnedTable
+from recsys.train.batch import make_batch
+from recsys.train.communication import SingleProcess
+from recsys.train.models import make_model
+from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, validate
+from tests.training_tables import Windows, make_job, make_table, make_windows
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[PinnedTable, Windows]:
+    return make_table(
+        tmp_path_factory.mktemp("table"),
+        files={9: [60, 60], 17: [60, 50]},
+        validation={9: [20], 17: [20]},
+        write=False,
+    )
+
+
+def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable, Windows]) -> None:
+    torch.manual_seed(3)
+    job = make_job(Path("unused"), table[0])
+    from recsys.models import TransformerConfig, build_model
+
+    shape = job.settings.model.model_dump()
+    model = build_model(TransformerConfig.from_settings(shape, 40, 16)).eval()
+    rows = [table[1][f.url]["items"].astype("int32") for f in table[0].files if f.split != "train"]
+    found = validate(
+        model, [make_batch(r, None) for r in rows], SingleProcess(), torch.device("cpu")
+    )
+
+    ndcg = hits = loss = count = 0.0
+    for window in (window for part in rows for window in part):
+        items = torch.tensor(window[window > 0]).long()
+        scores = (model(items[None, :-1])[0] @ model.item_vectors().T)[:, 1:]
+        for row, target in zip(scores, items[1:].tolist(), strict=True):
+            rank = 1 + sum(1 for j in range(40) if row[j] >= row[target - 1] and j != target - 1)
+            count, hits = count + 1, hits + (rank <= 10)
+            ndcg += 1 / math.log2(rank + 1) if rank <= 10 else 0
+            loss -= torch.log_softmax(row, 0)[target - 1].item()
+    assert found[NDCG] == pytest.approx(ndcg / count, rel=1e-4)
+    assert found[HIT_RATE] == pytest.approx(hits / count, rel=1e-4)
+    assert found[LOSS] == pytest.approx(loss / count, rel=1e-4)
+
+
+def test_the_window_s_own_items_are_not_ranked_in_validation() -> None:
+    """A model that ranks the user's own items first hits only once these are left out."""
+
+    class Repeats(torch.nn.Module):
+        config = SimpleNamespace(looks_at=("items",))
+
+        def item_vectors(self) -> torch.Tensor:
+            return torch.eye(13)
+
+        def forward(self, items: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            scores = torch.zeros(*items.shape, 13)
+            scores[..., 1:12] = 2.0  # eleven items of the window ...
+            scores[..., 12] = 1.0  # ... before the target
+            return scores
+
+    rows = np.array([[-1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, 12]], dtype=np.int32)
+    model, cpu = Repeats(), torch.device("cpu")
+    for exclude, hit in ((False, 0.0), (True, 1.0)):
+        found = validate(
+            model,  # type: ignore[arg-type]
+            [make_batch(rows, None)],
+            SingleProcess(),
+            cpu,
+            exclude_own_items=exclude,
+        )
+        assert (found[HIT_RATE], found[NDCG]) == (hit, hit)
+
+
+def test_a_model_that_diverged_finds_nothing(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    model = make_model(make_job(tmp_path, table[0]))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(math.nan)
+    batch = make_batch(make_windows(4, 9, np.random.default_rng(0))["items"], None)
+    found = validate(model, [batch], SingleProcess(), torch.device("cpu"))
+    assert (found[NDCG], found[HIT_RATE]) == (0, 0)
+    assert math.isnan(found[LOSS])

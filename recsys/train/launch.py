@@ -137,8 +137,14 @@ def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
 def rank_environment(job: TrainingJob) -> dict[str, str]:
     """What ranks get of this process's variables: all but the key that knows who users are."""
     kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_DRIVER}
-    threads = str(job.settings.train.threads_per_rank)
-    return {**_KEEP_MEMORY, **kept, "OMP_NUM_THREADS": threads}
+    exchange = job.settings.train.exchange
+    return {
+        **_KEEP_MEMORY,
+        "HOROVOD_FUSION_THRESHOLD": str(exchange.fusion_mb << 20),
+        "HOROVOD_CYCLE_TIME": str(exchange.cycle_ms),
+        **kept,
+        "OMP_NUM_THREADS": str(job.settings.train.threads_per_rank),
+    }
 
 
 def _end_with_parent() -> None:

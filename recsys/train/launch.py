@@ -20,9 +20,18 @@ from recsys import errors
 from recsys.errors import RecsysError, TrainingError
 from recsys.schemas import TRAIN_SPLIT
 from recsys.train.checkpoint import CheckpointStore
+from recsys.train.communication import HorovodCommunicator, SingleProcess
 from recsys.train.job import JOB_FILE, TrainingJob, TrainingResult
 from recsys.train.plan import plan_epoch
-from recsys.train.worker import ERROR_FILE, PID_FILE
+from recsys.train.probe import Probe
+from recsys.train.worker import (
+    ERROR_FILE,
+    PID_FILE,
+    PROBE_FILE,
+    PROBE_OPTION,
+    probe_rank,
+    train_rank,
+)
 
 _FROM_RANK = re.compile(r"^\[(\d+)\]<std(?:out|err)>:")
 _EXITED = re.compile(r"Process (\d+) exit with status code (-?\d+)")
@@ -61,13 +70,30 @@ def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResul
         job.save(folder / JOB_FILE)
         _run_horovodrun(job, folder)
     elif launcher == "spark":
-        _run_in_spark(job, spark)
+        _run_in_spark(job, spark, _train_in_executor)
     else:
-        from recsys.train.communication import SingleProcess
-        from recsys.train.worker import train_rank
-
         return train_rank(job, SingleProcess())
     return TrainingResult.load(job.result_path)
+
+
+def launch_probe(job: TrainingJob, spark: Any | None = None) -> Probe:
+    """Time a few steps of ``job`` on its ranks, started as ``launch_training`` would.
+
+    Raises:
+        TrainingError: a rank failed; it names the rank.
+    """
+    folder = Path(job.checkpoint_dir)
+    _check_ranks(job)
+    _forget_ranks(folder)
+    launcher = job.settings.train.launcher
+    if launcher == "horovodrun":
+        job.save(folder / JOB_FILE)
+        _run_horovodrun(job, folder, PROBE_OPTION)
+    elif launcher == "spark":
+        _run_in_spark(job, spark, _probe_in_executor)
+    else:
+        return probe_rank(job, SingleProcess())
+    return Probe.load(folder / PROBE_FILE)
 
 
 def find_result(job: TrainingJob) -> TrainingResult | None:
@@ -97,7 +123,7 @@ def _check_ranks(job: TrainingJob) -> None:
     )
 
 
-def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
+def _run_horovodrun(job: TrainingJob, folder: Path, *options: str) -> None:
     settings = job.settings.train
     command = [sys.executable, "-m", "horovod.runner.launch", "-np", str(settings.ranks), "--gloo"]
     if settings.hosts:
@@ -105,7 +131,7 @@ def _run_horovodrun(job: TrainingJob, folder: Path) -> None:
     if _is_local(settings.hosts):
         # On one machine the search for a common network interface can pick one that is down.
         command += ["--network-interface", "lo"]
-    command += [sys.executable, "-u", "-m", "recsys.train.worker", str(folder / JOB_FILE)]
+    command += [sys.executable, "-u", "-m", "recsys.train.worker", str(folder / JOB_FILE), *options]
     environment = {
         **rank_environment(job),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -262,7 +288,7 @@ def _rank_error(job: TrainingJob, what: str) -> TrainingError:
     )
 
 
-def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
+def _run_in_spark(job: TrainingJob, spark: Any | None, run: Callable[[TrainingJob], None]) -> None:
     if spark is None:
         raise TrainingError(
             "train.launcher=spark needs a Spark session",
@@ -273,7 +299,7 @@ def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
     settings = job.settings.train
     try:
         horovod.spark.run(
-            _train_in_executor,
+            run,
             args=(job,),
             num_proc=settings.ranks,
             use_gloo=True,
@@ -287,9 +313,12 @@ def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
 
 
 def _train_in_executor(job: TrainingJob) -> None:
-    from recsys.train.communication import HorovodCommunicator
-    from recsys.train.worker import train_rank
-
     communicator = HorovodCommunicator()
     train_rank(job, communicator)
+    communicator.shutdown()
+
+
+def _probe_in_executor(job: TrainingJob) -> None:
+    communicator = HorovodCommunicator()
+    probe_rank(job, communicator)
     communicator.shutdown()

@@ -142,7 +142,7 @@ class Trainer:
         started = time.perf_counter()
         with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
             for group in group_batches(batches, accumulation):
-                self._train_step(group)
+                self.train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
                 if state.global_step % settings.checkpoint_every_steps == 0:
@@ -155,7 +155,8 @@ class Trainer:
             state.train_seconds = seconds + time.perf_counter() - started
             state.waited_seconds = waited + batches.waited_seconds
 
-    def _train_step(self, batches: list[Batch]) -> None:
+    def train_step(self, batches: list[Batch]) -> None:
+        """One step of the optimizer on the gradients of some batches."""
         state = self.state
         torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
         parts = [self.objective.choose(batch) for batch in batches]

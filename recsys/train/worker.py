@@ -1,4 +1,4 @@
-"""What each rank runs: ``python -m recsys.train.worker JOB.json``.
+"""What each rank runs: ``python -m recsys.train.worker JOB.json``; ``--probe`` times it only.
 
 Besides the result, a rank leaves its process id in the job's folder, and its error if it fails,
 so that the launcher can name the rank and repeat the message.
@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
+from recsys.train.probe import Probe, run_probe
 from recsys.train.rows import Rows
 from recsys.train.search import NeverPrune, Pruner, TrialPruner
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
@@ -34,6 +37,8 @@ from recsys.train.user_links import read_user_codes
 
 ERROR_FILE = "error-rank-{rank}.json"
 PID_FILE = "pid-rank-{rank}"
+PROBE_FILE = "probe.json"
+PROBE_OPTION = "--probe"
 
 
 def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
@@ -86,13 +91,30 @@ def train_rank(
     job: TrainingJob, communicator: Communicator, feed: FeedFactory = make_feed
 ) -> TrainingResult:
     """Train as one rank; its error, if any, is left in the job's folder before it is raised."""
+    with _reporting(job, communicator):
+        tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
+        return run_training(job, communicator, tracker, feed, pruner)
+
+
+def probe_rank(job: TrainingJob, communicator: Communicator) -> Probe:
+    """Time a few steps as one rank; rank 0 leaves the figures in the job's folder."""
+    with _reporting(job, communicator):
+        probe = run_probe(job, communicator, make_feed(job, communicator))
+        if communicator.rank == 0:
+            probe.save(Path(job.checkpoint_dir) / PROBE_FILE)
+        communicator.barrier()
+        return probe
+
+
+@contextmanager
+def _reporting(job: TrainingJob, communicator: Communicator) -> Iterator[None]:
+    """Threads are set; the process id, and an error if there is one, go to the job's folder."""
     torch.set_num_threads(job.settings.train.threads_per_rank)
     folder = Path(job.checkpoint_dir)
     pid = f"{os.getpid()}\n".encode()
     write_atomically(folder / PID_FILE.format(rank=communicator.rank), pid)
     try:
-        tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
-        return run_training(job, communicator, tracker, feed, pruner)
+        yield
     except Exception as error:
         path = folder / ERROR_FILE.format(rank=communicator.rank)
         write_atomically(path, json.dumps(describe_error(error)).encode())
@@ -109,13 +131,13 @@ def describe_error(error: Exception) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Train the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
+    """Train (or probe) the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     job = TrainingJob.load(arguments[0])
     alone = job.settings.train.launcher == "single"
     communicator = SingleProcess() if alone else HorovodCommunicator()
     try:
-        train_rank(job, communicator)
+        (probe_rank if PROBE_OPTION in arguments else train_rank)(job, communicator)
     except RecsysError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -16,7 +16,7 @@ from recsys.steps.context import Context, Outcome, Step
 
 # Settings that say where or how fast a step runs, not what comes out.
 _NOT_PART_OF_RESULT = {
-    "train": {"checkpoint_dir", "hosts"},
+    "train": {"checkpoint_dir", "hosts", "ranks"},
     "privacy": {"key_file"},
     "input": {"path"},
     "ingest": {"accept_schema", "unmapped_drift"},

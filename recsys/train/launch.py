@@ -90,7 +90,6 @@ def _check_ranks(job: TrainingJob) -> None:
         [file for file in job.table.files if file.split == TRAIN_SPLIT],
         seed=settings.seed,
         epoch=0,
-        rank=0,
         ranks=settings.ranks,
         batch_size=settings.per_rank_batch_size,
         batch_events=settings.per_rank_batch_events,

@@ -25,7 +25,6 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.models import make_model
 from recsys.train.objectives import make_objective
 from recsys.train.optimization import (
-    Schedule,
     autocast,
     choose_device,
     choose_precision,
@@ -35,6 +34,7 @@ from recsys.train.optimization import (
     update_average,
 )
 from recsys.train.popularity import count_targets
+from recsys.train.position import count_steps, open_epoch, plan_schedule, take_over
 from recsys.train.progress import ProgressReport
 from recsys.train.search import NeverPrune, Pruner
 from recsys.train.start import copy_weights
@@ -78,13 +78,11 @@ class Trainer:
             make_optimizer(self.model, self.settings), self.model, accumulation
         )
         self.state = TrainingState()
-        identity = f"{job.fingerprint} on {communicator.size} ranks"
-        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
+        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
         communicator.broadcast_state(self.optimizer, self.model)
-        epochs = range(self.settings.max_epochs)
-        total = sum(-(-feed.steps_per_epoch(epoch) // accumulation) for epoch in epochs)
-        self.schedule = Schedule.of(self.settings, total)
+        take_over(self.state, feed, communicator.size)
+        self.schedule = plan_schedule(self.state, feed, self.settings)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
         self._pending: list[tuple[Tensor, float, int]] = []
 
@@ -129,14 +127,14 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
-        steps = self.feed.steps_per_epoch(state.epoch)
+        steps = count_steps(state, self.feed)
         accumulation = settings.gradient_accumulation
         done = -(-state.step_in_epoch // accumulation)
         self.progress.start_epoch(state.epoch, -(-steps // accumulation), done)
         self.model.train()
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
-        with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
+        with open_epoch(state, self.feed) as batches:
             for group in group_batches(batches, accumulation):
                 self._train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
@@ -225,8 +223,7 @@ class Trainer:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)
         self.progress.end_epoch(state.epoch, {**figures, "events_per_second": speed})
-        state.epoch, state.step_in_epoch = state.epoch + 1, 0
-        state.epoch_loss = state.epoch_weight = 0.0
+        state.end_epoch()
 
     def _ask_pruner(self) -> None:
         """Whether to go on: rank 0 asks, and all ranks do as it was told."""

@@ -19,6 +19,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore
+from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
@@ -56,9 +57,10 @@ class Trainer:
         feed: Feed,
         tracker: Tracker,
         pruner: Pruner | None = None,
+        commits: Commits | None = None,
     ) -> None:
         self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
-        self.pruner = pruner or NeverPrune()
+        self.pruner, self.commits = pruner or NeverPrune(), commits
         self.settings = job.settings.train
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
@@ -91,8 +93,8 @@ class Trainer:
         self.started = time.perf_counter() - self.state.seconds
         if self.state.global_step == 0:
             self.objective.examine(self.feed, self.communicator)
-        if self.communicator.rank == 0:
-            self.state.run_id = self.tracker.start(self.state.run_id)
+        run_id = self.tracker.start(self.state.run_id) if self.communicator.rank == 0 else ""
+        self.state.run_id = self.communicator.broadcast_object(run_id)
         self._use_popularity()
         while not self._is_finished():
             self._train_epoch()
@@ -139,11 +141,13 @@ class Trainer:
                 self._train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
-                if state.global_step % settings.checkpoint_every_steps == 0:
+                save = state.global_step % settings.checkpoint_every_steps == 0
+                commit = self.commits and state.global_step % settings.commit_every_steps == 0
+                if save or commit:
                     self._flush()
                     state.train_seconds = seconds + time.perf_counter() - started
                     state.waited_seconds = waited + batches.waited_seconds
-                    self._save_checkpoint()
+                    self._save_checkpoint(to_disk=save)
             self._flush()
             state.train_seconds = seconds + time.perf_counter() - started
             state.waited_seconds = waited + batches.waited_seconds
@@ -233,8 +237,10 @@ class Trainer:
             answer = self.pruner.should_stop(state.epoch - 1, state.history[-1][judged])
         state.pruned = bool(self.communicator.broadcast_object(answer))
 
-    def _save_checkpoint(self) -> None:
-        if self.communicator.rank != 0:
+    def _save_checkpoint(self, to_disk: bool = True) -> None:
+        """What a training goes on from: on the disk, and in memory if ranks may come and go."""
+        to_disk = to_disk and self.communicator.rank == 0
+        if not to_disk and self.commits is None:
             return
         self.state.seconds = time.perf_counter() - self.started
         content: dict[str, Any] = {
@@ -245,11 +251,16 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        self.checkpoints.save(self.state.global_step, content)
+        if to_disk:
+            self.checkpoints.save(self.state.global_step, content)
+        if self.commits is not None:
+            self.commits.keep(content)
 
     def _resume(self) -> None:
-        """Continue from the newest checkpoint; rank 0 reads it for all."""
-        found = self.checkpoints.load() if self.communicator.rank == 0 else None
+        """Continue from the last commit or the newest checkpoint; rank 0 reads it for all."""
+        found = None
+        if self.communicator.rank == 0:
+            found = (self.commits.last() if self.commits else None) or self.checkpoints.load()
         content = self.communicator.broadcast_object(found)
         if content is None:
             return
@@ -302,6 +313,7 @@ def run_training(
     tracker: Tracker,
     make_feed: FeedFactory,
     pruner: Pruner | None = None,
+    commits: Commits | None = None,
 ) -> TrainingResult:
     """Train ``job`` as one rank of ``communicator``; every rank calls this and gets the same.
 
@@ -310,9 +322,11 @@ def run_training(
         communicator, tracker: this rank; the tracker is used on rank 0 only.
         make_feed: ``worker.make_feed`` (Petastorm), or one that gives an ``InMemoryFeed``.
         pruner: asked on rank 0 after each epoch; None lets every training end by itself.
+        commits: of a training whose ranks may come and go.
 
     Raises:
         TrainingError: data is missing or unreadable, or ranks outnumber row groups.
         TrackingError: MLflow can't be reached; the checkpoint stays.
     """
-    return Trainer(job, communicator, make_feed(job, communicator), tracker, pruner).run()
+    feed = make_feed(job, communicator)
+    return Trainer(job, communicator, feed, tracker, pruner, commits).run()

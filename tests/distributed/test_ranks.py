@@ -19,7 +19,7 @@ from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.launch import launch_training
-from recsys.train.worker import PID_FILE
+from recsys.train.rank_files import PID_FILE
 from tests.distributed.two_ranks import KINDS
 from tests.training_tables import make_job, make_table
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
+from recsys.train.agreement import check_agreement
 from recsys.train.batch import Batch, group_batches
-from recsys.train.checkpoint import CheckpointStore
+from recsys.train.checkpoint import CheckpointStore, fitting
 from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
@@ -83,6 +84,7 @@ class Trainer:
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
         communicator.broadcast_state(self.optimizer, self.model)
+        check_agreement(job, feed, communicator)
         take_over(self.state, feed, communicator.size)
         self.schedule = plan_schedule(self.state, feed, self.settings)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
@@ -262,8 +264,11 @@ class Trainer:
         if self.communicator.rank == 0:
             found = (self.commits.last() if self.commits else None) or self.checkpoints.load()
         content = self.communicator.broadcast_object(found)
-        if content is None:
-            return
+        if content is not None:
+            with fitting(self.job):
+                self._load(content)
+
+    def _load(self, content: dict[str, Any]) -> None:
         self.state = TrainingState(**content["state"])
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])

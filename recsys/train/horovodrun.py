@@ -23,10 +23,10 @@ from recsys.files import write_atomically
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.rank_errors import describe_stall, explain
 from recsys.train.rank_files import (
-    PID_FILE,
     STALLED_FILE,
     find_ranks,
     living_ranks,
+    read_pid,
     runs_worker,
     send_signal,
 )
@@ -152,7 +152,7 @@ def _end_stalled(job: TrainingJob, folder: Path, missing: set[int]) -> None:
         TrainingError: they don't run on this machine.
     """
     seconds, ranks = job.settings.train.stall_timeout_seconds, len(find_ranks(folder))
-    pids = {rank: int((folder / PID_FILE.format(rank=rank)).read_text()) for rank in missing}
+    pids = {rank: read_pid(folder, rank) for rank in missing}
     if not pids or not all(map(runs_worker, pids.values())):
         raise describe_stall(missing, ranks, seconds)
     for rank, pid in pids.items():

@@ -101,7 +101,7 @@ def plan_epoch(
             f"train.ranks={ranks} processes share {len(files)} row groups of the {split} split: "
             "a row group is read by one rank, so some would have nothing to do",
             do=f"raise gold.min_row_groups to {ranks} or more and rebuild gold, "
-            f"or lower train.ranks to {max(1, len(files))}",
+            f"or lower train.ranks (elastic: train.max_ranks) to {max(1, len(files))}",
         )
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)

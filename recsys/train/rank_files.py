@@ -56,8 +56,16 @@ def forget_ranks(folder: Path) -> None:
 
 def living_ranks(folder: Path) -> list[int]:
     """Process ids of ranks that run on this machine."""
-    pids = [int(path.read_text()) for path in folder.glob(PID_FILE.format(rank="*"))]
+    pids = [read_pid(folder, rank) for rank in find_ranks(folder)]
     return [pid for pid in pids if runs_worker(pid)]
+
+
+def read_pid(folder: Path, rank: int) -> int:
+    """The process id of a rank; 0 where it has left none, or an elastic training has removed it."""
+    try:
+        return int((folder / PID_FILE.format(rank=rank)).read_text())
+    except OSError:
+        return 0
 
 
 def runs_worker(pid: int) -> bool:

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.train.horovodrun import rank_environment
 from recsys.train.job import JOB_FILE, TrainingJob
-from recsys.train.launch import rank_environment
 
 _BRIDGE, _NET, _LINK = "rsbr0", "10.77.0", "link0"
 _ROOT_ADDRESS = f"{_NET}.254"

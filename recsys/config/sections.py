@@ -243,10 +243,28 @@ class Settings(Section):
                 f"model.positions=rotary turns pairs of dims: model.dims={self.model.dims} over "
                 f"model.heads={self.model.heads} must be even"
             )
-        if self.train.launcher == "single" and self.train.ranks != 1:
-            raise ValueError(f"train.launcher=single needs train.ranks=1, not {self.train.ranks}")
         if self.generate.users <= self.generate.categories // 2:
             raise ValueError("generate.users must be more than half of generate.categories")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> Settings:
+        train = self.train
+        if train.launcher == "single" and train.ranks != 1:
+            raise ValueError(f"train.launcher=single needs train.ranks=1, not {train.ranks}")
+        if train.elastic and train.launcher != "horovodrun":
+            raise ValueError(
+                f"train.min_ranks={train.min_ranks} (elastic) needs train.launcher=horovodrun, "
+                f"not {train.launcher}"
+            )
+        for name in ("max_ranks", "discovery_script"):
+            if getattr(train, name) is not None and not train.elastic:
+                raise ValueError(f"train.{name} is for elastic training: set train.min_ranks too")
+        if train.elastic and not (train.min_ranks or 1) <= train.ranks <= train.most_ranks:
+            raise ValueError(
+                f"train.ranks={train.ranks}, with which an elastic training begins, must lie "
+                f"between train.min_ranks={train.min_ranks} and train.max_ranks={train.max_ranks}"
+            )
         return self
 
     @model_validator(mode="after")

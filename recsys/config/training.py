@@ -153,6 +153,28 @@ class Train(Section):
     )
     ranks: int = Field(ge=1, description="processes that train together")
     hosts: str | None = Field(description="horovodrun's -H, e.g. a:4,b:4; null is this machine")
+    min_ranks: int | None = Field(
+        ge=1,
+        description="a training goes on while so many ranks are left, and with ranks that come "
+        "(elastic, horovodrun); null: it ends with the first rank that is lost",
+    )
+    max_ranks: int | None = Field(
+        ge=1, description="ranks of an elastic training at most; null is train.ranks"
+    )
+    discovery_script: str | None = Field(
+        min_length=1,
+        description="program that prints the hosts of an elastic training, host:slots a line, as "
+        "often as it is asked; null: train.hosts stay",
+    )
+    commit_every_steps: int = Field(
+        ge=1,
+        description="steps between two states in memory from which an elastic training goes on",
+    )
+    stall_timeout_seconds: int = Field(
+        ge=1,
+        description="ranks that wait so long for another one end and name it; more than rank 0 "
+        "needs to write a checkpoint",
+    )
     threads_per_rank: int = Field(ge=1, description="CPU threads of a rank")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes CUDA where there is one")
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
@@ -259,3 +281,13 @@ class Train(Section):
         description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
     )
     checkpoint_every_steps: int = Field(ge=1, description="steps between two checkpoints")
+
+    @property
+    def elastic(self) -> bool:
+        """Whether ranks may come and go."""
+        return self.min_ranks is not None
+
+    @property
+    def most_ranks(self) -> int:
+        """Ranks that may train together."""
+        return self.max_ranks or self.ranks

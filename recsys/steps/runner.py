@@ -16,12 +16,16 @@ from recsys.steps.context import Context, Outcome, Step
 
 # Settings that say where or how fast a step runs, not what comes out.
 _NOT_PART_OF_RESULT = {
-    "train": {"checkpoint_dir", "hosts"},
+    # A training goes on from its checkpoint however its ranks are started, and however many.
+    "train": {
+        "checkpoint_dir", "launcher", "ranks", "hosts", "min_ranks", "max_ranks",
+        "discovery_script", "commit_every_steps", "stall_timeout_seconds",
+    },
     "privacy": {"key_file"},
     "input": {"path"},
     "ingest": {"accept_schema", "unmapped_drift"},
     "feed": {"stage_dir"},
-}
+}  # fmt: skip
 
 
 def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:

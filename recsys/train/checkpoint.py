@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recsys.errors import TrainingError
 from recsys.files import hash_file, new_file
+from recsys.train.job import TrainingJob
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,8 @@ class CheckpointStore:
 
     Attributes:
         folder: local or shared; made at the first save.
-        identity: fingerprint and number of ranks; a checkpoint of another identity is removed.
+        identity: the job's fingerprint; a checkpoint of another identity is removed. The number of
+            ranks is not part of it: another one goes on (see ``plan.Takeover``).
     """
 
     folder: Path
@@ -94,3 +99,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError("its SHA-256 does not fit its content")
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return loaded
+
+
+@contextmanager
+def fitting(job: TrainingJob) -> Iterator[None]:
+    """Inside of the block a checkpoint is loaded.
+
+    Raises:
+        TrainingError: it has the job's fingerprint, and yet is of another model or release.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise TrainingError(
+            f"the checkpoint is of another model or release: {' '.join(lines)[:300].strip()}",
+            where=job.checkpoint_dir,
+            do="delete its files *.checkpoint there (or that folder) to train from the beginning",
+        ) from error

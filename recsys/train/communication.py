@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+Result = TypeVar("Result")
 Wait = Callable[[], Tensor]
 """A collective that has begun; the call waits for it and gives its result, a new tensor."""
 
@@ -182,7 +184,10 @@ class HorovodCommunicator:
         return self._hvd.broadcast_object(value, root_rank=0, name="object")
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
-        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)
+        # By default the name counts this process's calls, of which a rank that came later has
+        # made fewer: the others would wait for its first ones forever.
+        name = f"sum {values.dtype} {tuple(values.shape)}"
+        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
         return reduced
 
     def start_allreduce(self, values: Tensor, name: str) -> Wait:
@@ -209,3 +214,40 @@ class HorovodCommunicator:
 
     def shutdown(self) -> None:
         self._hvd.shutdown()
+
+
+def run_elastic(train: Callable[[Communicator, Callable[[], None]], Result]) -> Result:
+    """Train while ranks come and go: ``train`` is called again whenever their number changes.
+
+    Args:
+        train: one rank's training among those that there are now. It calls its second argument
+            wherever it can be begun again from; that raises when ranks have come or are to go.
+            Of what a rank has, rank 0 tells the others: it is always one that was there before.
+    """
+    import horovod.torch as hvd
+    from horovod.common.elastic import State
+
+    class Hosts(State):
+        """Hears of hosts that come and go; what a training goes on from is its own business."""
+
+        def save(self) -> None:
+            return None
+
+        def restore(self) -> None:
+            return None
+
+        def sync(self) -> None:
+            return None
+
+    def attempt(hosts: State) -> Result:
+        return train(HorovodCommunicator(), hosts.check_host_updates)
+
+    hvd.init()
+    tell = partial(hvd.broadcast_object, root_rank=0, name="hosts")
+    result: Result = hvd.elastic.run(attempt)(Hosts(tell, hvd.rank))
+    return result
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether Horovod ended because of another rank."""
+    return type(error).__name__ in ("HorovodInternalError", "HostsUpdatedInterrupt")

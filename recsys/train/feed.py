@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +16,15 @@ import numpy as np
 from recsys.errors import TrainingError
 from recsys.schemas import TRAIN_SPLIT, VALIDATION_SPLIT, DataFile, PinnedTable
 from recsys.train.batch import Batch, Recency, make_batch
-from recsys.train.plan import EpochPlan, generator, plan_epoch, rows_of_batch
+from recsys.train.plan import (
+    EpochPlan,
+    Takeover,
+    generator,
+    order_batches,
+    plan_epoch,
+    rows_of_batch,
+    take_over,
+)
 from recsys.train.rows import Channels, Rows
 from recsys.train.shuffle import ShuffleBuffer
 
@@ -61,6 +70,18 @@ class Feed(Protocol):
     def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
         """Training batches of an epoch after the first ``skip``; exactly the planned number."""
 
+    def take_over(self, epoch: int, before: Takeover | None, ranks: int, steps: int) -> Takeover:
+        """Where this number of ranks goes on after ``steps`` of ``ranks`` (``plan.take_over``)."""
+
+    def steps_of_rest(self, epoch: int, start: Takeover) -> int:
+        """As ``steps_per_epoch``, of an epoch that other ranks began."""
+
+    def rest(self, epoch: int, start: Takeover, skip: int = 0) -> BatchStream:
+        """As ``epoch``, of one that other ranks began: what they left, without the first ``skip``.
+
+        Batches are dealt to ranks by turns, so each rank reads the whole rest.
+        """
+
     def validation(self) -> BatchStream:
         """This rank's validation batches, in a fixed order; ranks may have different numbers."""
 
@@ -83,10 +104,21 @@ class RowGroupFeed:
             )
 
     def steps_per_epoch(self, epoch: int) -> int:
-        return self._plan(epoch).steps
+        return self._plan(epoch, self._options.ranks)[0].steps
 
     def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
-        return self._stream(self._train_batches(self._plan(epoch), epoch, skip))
+        return self._stream(self._train_batches(epoch, skip))
+
+    def take_over(self, epoch: int, before: Takeover | None, ranks: int, steps: int) -> Takeover:
+        streams = self._plan(epoch, before.streams if before else ranks)
+        return take_over(before, [plan.batches for plan in streams], ranks, steps)
+
+    def steps_of_rest(self, epoch: int, start: Takeover) -> int:
+        counts = [plan.batches for plan in self._plan(epoch, start.streams)]
+        return start.steps(counts, self._options.ranks)
+
+    def rest(self, epoch: int, start: Takeover, skip: int = 0) -> BatchStream:
+        return self._stream(self._rest_batches(epoch, start, skip))
 
     def validation(self) -> BatchStream:
         own = self._validation[self._options.rank :: self._options.ranks]
@@ -103,24 +135,49 @@ class RowGroupFeed:
             options.user_codes,
         )
 
-    def _plan(self, epoch: int) -> EpochPlan:
+    def _plan(self, epoch: int, ranks: int) -> list[EpochPlan]:
         return plan_epoch(
             self._train,
             seed=self._options.seed,
             epoch=epoch,
-            rank=self._options.rank,
-            ranks=self._options.ranks,
+            ranks=ranks,
             batch_size=self._options.batch_size,
             batch_events=self._options.batch_events,
         )
 
-    def _train_batches(self, plan: EpochPlan, epoch: int, skip: int) -> Iterator[Rows]:
+    def _train_batches(self, epoch: int, skip: int) -> Iterator[Rows]:
+        options = self._options
+        plan = self._plan(epoch, options.ranks)[options.rank]
+        with closing(self._batches_of(plan, epoch, options.rank)) as batches:
+            yield from itertools.islice(batches, skip, None)
+        yield from self._empty_batches(plan, plan.steps - max(plan.batches, skip))
+
+    def _rest_batches(self, epoch: int, start: Takeover, skip: int) -> Iterator[Rows]:
+        options = self._options
+        plans = self._plan(epoch, start.streams)
+        counts = [plan.batches for plan in plans]
+        first, made = start.used + skip * options.ranks, 0
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(closing(self._batches_of(plan, epoch, stream)))
+                for stream, plan in enumerate(plans)
+            ]
+            for at, stream in enumerate(order_batches(counts)):
+                rows = next(streams[stream])
+                if at >= first and (at - start.used) % options.ranks == options.rank:
+                    made += 1
+                    yield rows
+        steps = start.steps(counts, options.ranks) - skip
+        yield from self._empty_batches(plans[0], steps - made)
+
+    def _batches_of(self, plan: EpochPlan, epoch: int, stream: int) -> Generator[Rows, None, None]:
+        """All batches with rows in them that rank ``stream`` of those that began would take."""
         options = self._options
         buffer = ShuffleBuffer(
             options.shuffle_rows,
             options.batch_size,
             choose_bucket=generator(options.seed, epoch, "bucket"),
-            choose_rows=generator(options.seed, epoch, "rows", options.rank),
+            choose_rows=generator(options.seed, epoch, "rows", stream),
             batch_events=options.batch_events,
             channels=options.channels.size,
         )
@@ -128,12 +185,15 @@ class RowGroupFeed:
         with closing(self._read(plan.files)) as row_groups:
             for rows in buffer.batches(row_groups):
                 made += 1
-                if made > skip:
-                    yield rows
+                if made > plan.batches:
+                    break
+                yield rows
         if made != plan.batches:
             raise TrainingError(f"epoch {epoch} gave {made} batches, {plan.batches} were planned")
-        width = plan.files[0].bucket * options.channels.size
-        for _ in range(max(made, skip), plan.steps):
+
+    def _empty_batches(self, plan: EpochPlan, count: int) -> Iterator[Rows]:
+        width = plan.files[0].bucket * self._options.channels.size
+        for _ in range(count):
             yield np.zeros((0, width), dtype=np.int32)
 
     def _validation_batches(self, files: Sequence[DataFile]) -> Iterator[Rows]:

@@ -46,18 +46,14 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
     """From what ``run_probe`` measured on this job's ranks to an epoch of all its row groups."""
     settings = job.settings.train
     files = [file for file in job.table.files if file.split == TRAIN_SPLIT]
-    plans = [
-        plan_epoch(
-            files,
-            seed=settings.seed,
-            epoch=0,
-            rank=rank,
-            ranks=settings.ranks,
-            batch_size=settings.per_rank_batch_size,
-            batch_events=settings.per_rank_batch_events,
-        )
-        for rank in range(settings.ranks)
-    ]
+    plans = plan_epoch(
+        files,
+        seed=settings.seed,
+        epoch=0,
+        ranks=settings.ranks,
+        batch_size=settings.per_rank_batch_size,
+        batch_events=settings.per_rank_batch_events,
+    )
     steps = -(-plans[0].steps // settings.gradient_accumulation)
     padded = max(sum(file.rows * file.bucket for file in plan.files) for plan in plans)
     compute = steps * probe.seconds_per_step + padded * probe.seconds_per_padded_event

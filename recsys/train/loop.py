@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
+from recsys.train.agreement import check_agreement
 from recsys.train.batch import Batch, group_batches
-from recsys.train.checkpoint import CheckpointStore
+from recsys.train.checkpoint import CheckpointStore, fitting
+from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
 from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
@@ -27,7 +29,6 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.models import make_model
 from recsys.train.objectives import make_objective
 from recsys.train.optimization import (
-    Schedule,
     autocast,
     choose_device,
     choose_precision,
@@ -37,6 +38,7 @@ from recsys.train.optimization import (
     update_average,
 )
 from recsys.train.popularity import count_targets
+from recsys.train.position import count_steps, open_epoch, plan_schedule, take_over
 from recsys.train.progress import ProgressReport
 from recsys.train.search import NeverPrune, Pruner
 from recsys.train.start import copy_weights
@@ -58,9 +60,10 @@ class Trainer:
         feed: Feed,
         tracker: Tracker,
         pruner: Pruner | None = None,
+        commits: Commits | None = None,
     ) -> None:
         self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
-        self.pruner = pruner or NeverPrune()
+        self.pruner, self.commits = pruner or NeverPrune(), commits
         self.settings = job.settings.train
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
@@ -81,14 +84,13 @@ class Trainer:
             make_optimizer(self.model, self.settings), self.model, accumulation
         )
         self.state = TrainingState()
-        identity = f"{job.fingerprint} on {communicator.size} ranks"
-        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
+        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
         self._sent_before = self.state.sent_bytes
         communicator.broadcast_state(self.optimizer, self.model)
-        epochs = range(self.settings.max_epochs)
-        total = sum(-(-feed.steps_per_epoch(epoch) // accumulation) for epoch in epochs)
-        self.schedule = Schedule.of(self.settings, total, communicator.size)
+        check_agreement(job, feed, communicator)
+        take_over(self.state, feed, communicator.size)
+        self.schedule = plan_schedule(self.state, feed, self.settings, communicator.size)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
         self._pending: list[Tensor] = []
 
@@ -97,8 +99,8 @@ class Trainer:
         self.started = time.perf_counter() - self.state.seconds
         if self.state.global_step == 0:
             self.objective.examine(self.feed, self.communicator)
-        if self.communicator.rank == 0:
-            self.state.run_id = self.tracker.start(self.state.run_id)
+        run_id = self.tracker.start(self.state.run_id) if self.communicator.rank == 0 else ""
+        self.state.run_id = self.communicator.broadcast_object(run_id)
         self._use_popularity()
         while not self._is_finished():
             self._train_epoch()
@@ -133,24 +135,26 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
-        steps = self.feed.steps_per_epoch(state.epoch)
+        steps = count_steps(state, self.feed)
         accumulation = settings.gradient_accumulation
         done = -(-state.step_in_epoch // accumulation)
         self.progress.start_epoch(state.epoch, -(-steps // accumulation), done)
         self.model.train()
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
-        with self.feed.epoch(state.epoch, skip=state.step_in_epoch) as batches:
+        with open_epoch(state, self.feed) as batches:
             for group in group_batches(batches, accumulation):
                 self.train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
-                if state.global_step % settings.checkpoint_every_steps == 0:
+                save = state.global_step % settings.checkpoint_every_steps == 0
+                commit = self.commits and state.global_step % settings.commit_every_steps == 0
+                if save or commit:
                     self._flush()
                     state.train_seconds = seconds + time.perf_counter() - started
                     state.waited_seconds = waited + batches.waited_seconds
                     self._agree()
-                    self._save_checkpoint()
+                    self._save_checkpoint(to_disk=save)
             self._flush()
             state.train_seconds = seconds + time.perf_counter() - started
             state.waited_seconds = waited + batches.waited_seconds
@@ -232,8 +236,7 @@ class Trainer:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)
         self.progress.end_epoch(state.epoch, {**figures, "events_per_second": speed})
-        state.epoch, state.step_in_epoch = state.epoch + 1, 0
-        state.epoch_loss = state.epoch_weight = 0.0
+        state.end_epoch()
 
     def _ask_pruner(self) -> None:
         """Whether to go on: rank 0 asks, and all ranks do as it was told."""
@@ -255,8 +258,10 @@ class Trainer:
         self.exchange.agree([*(weight.data for weight in weights), *moments])
         self.state.sent_bytes = self._sent_before + self.exchange.sent_bytes
 
-    def _save_checkpoint(self) -> None:
-        if self.communicator.rank != 0:
+    def _save_checkpoint(self, to_disk: bool = True) -> None:
+        """What a training goes on from: on the disk, and in memory if ranks may come and go."""
+        to_disk = to_disk and self.communicator.rank == 0
+        if not to_disk and self.commits is None:
             return
         self.state.seconds = time.perf_counter() - self.started
         content: dict[str, Any] = {
@@ -268,14 +273,22 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "exchange": self.exchange.state_dict(),
         }
-        self.checkpoints.save(self.state.global_step, content)
+        if to_disk:
+            self.checkpoints.save(self.state.global_step, content)
+        if self.commits is not None:
+            self.commits.keep(content)
 
     def _resume(self) -> None:
-        """Continue from the newest checkpoint; rank 0 reads it for all."""
-        found = self.checkpoints.load() if self.communicator.rank == 0 else None
+        """Continue from the last commit or the newest checkpoint; rank 0 reads it for all."""
+        found = None
+        if self.communicator.rank == 0:
+            found = (self.commits.last() if self.commits else None) or self.checkpoints.load()
         content = self.communicator.broadcast_object(found)
-        if content is None:
-            return
+        if content is not None:
+            with fitting(self.job):
+                self._load(content)
+
+    def _load(self, content: dict[str, Any]) -> None:
         self.state = TrainingState(**content["state"])
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
@@ -327,6 +340,7 @@ def run_training(
     tracker: Tracker,
     make_feed: FeedFactory,
     pruner: Pruner | None = None,
+    commits: Commits | None = None,
 ) -> TrainingResult:
     """Train ``job`` as one rank of ``communicator``; every rank calls this and gets the same.
 
@@ -335,9 +349,11 @@ def run_training(
         communicator, tracker: this rank; the tracker is used on rank 0 only.
         make_feed: ``worker.make_feed`` (Petastorm), or one that gives an ``InMemoryFeed``.
         pruner: asked on rank 0 after each epoch; None lets every training end by itself.
+        commits: of a training whose ranks may come and go.
 
     Raises:
         TrainingError: data is missing or unreadable, or ranks outnumber row groups.
         TrackingError: MLflow can't be reached; the checkpoint stays.
     """
-    return Trainer(job, communicator, make_feed(job, communicator), tracker, pruner).run()
+    feed = make_feed(job, communicator)
+    return Trainer(job, communicator, feed, tracker, pruner, commits).run()

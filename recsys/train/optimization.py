@@ -20,6 +20,9 @@ class Schedule:
 
     ``kind``: ``cosine`` (Loshchilov and Hutter 2017, equation 5, without restarts), ``linear``,
     or ``constant``, which does not decay.
+
+    ``ahead``: steps by which the schedule is ahead of the steps taken (or behind, if negative),
+    after ranks whose number has changed have taken longer or shorter ones.
     """
 
     learning_rate: float
@@ -27,9 +30,10 @@ class Schedule:
     total_steps: int
     final_share: float
     kind: str = "cosine"
+    ahead: int = 0
 
     @classmethod
-    def of(cls, settings: Train, total_steps: int, ranks: int = 1) -> Schedule:
+    def of(cls, settings: Train, total_steps: int, ranks: int = 1, ahead: int = 0) -> Schedule:
         """As the settings say; warm-up takes half of the steps at most.
 
         ``ranks`` scale the learning rate, as the batch is so many times larger: linear is Goyal et
@@ -42,10 +46,12 @@ class Schedule:
             total_steps,
             settings.final_learning_rate_share,
             settings.schedule,
+            ahead,
         )
 
     def at(self, step: int) -> float:
         """Learning rate of optimizer step ``step``, from 0."""
+        step += self.ahead
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.kind == "constant":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,23 +32,65 @@ class EpochPlan:
     steps: int
 
 
+@dataclass(frozen=True)
+class Takeover:
+    """Where in an epoch another number of ranks goes on.
+
+    The batches of the epoch stay those that the ranks which began it would make. Their order is by
+    step, then by rank; the ranks that go on take what is left in that order, by turns.
+
+    Attributes:
+        streams: ranks that began the epoch.
+        used: batches taken before, in that order.
+    """
+
+    streams: int
+    used: int
+
+    def steps(self, counts: Sequence[int], ranks: int) -> int:
+        """Steps that ``ranks`` ranks need for what is left; ``counts``: batches of each stream."""
+        return -(-(sum(counts) - self.used) // ranks)
+
+
+def take_over(before: Takeover | None, counts: Sequence[int], ranks: int, steps: int) -> Takeover:
+    """Where the next number of ranks goes on.
+
+    Args:
+        before: where ``ranks`` ranks went on; None: they began the epoch.
+        counts: batches of each stream, one stream for each rank that began.
+        ranks: number of ranks that leave off.
+        steps: that they have taken since.
+    """
+    if before is None:
+        return Takeover(len(counts), sum(min(steps, count) for count in counts))
+    return Takeover(len(counts), min(sum(counts), before.used + ranks * steps))
+
+
+def order_batches(counts: Sequence[int]) -> Iterator[int]:
+    """The stream of each batch of an epoch, in the epoch's order."""
+    for step in range(max(counts)):
+        yield from (stream for stream, count in enumerate(counts) if step < count)
+
+
 def plan_epoch(
     files: Sequence[DataFile],
     *,
     seed: int,
     epoch: int,
-    rank: int,
     ranks: int,
     batch_size: int,
     batch_events: int | None = None,
-) -> EpochPlan:
+) -> list[EpochPlan]:
     """Deal row groups over ranks in a seeded order, balanced by rows within each bucket.
 
     Args:
         files: row groups of one split, in an order that depends on their content only.
         seed, epoch: the same pair gives the same plan on every rank and machine.
-        rank, ranks: this process and their number.
+        ranks: number of processes.
         batch_size, batch_events: see ``rows_of_batch``.
+
+    Returns:
+        The plan of each rank.
 
     Raises:
         TrainingError: there are fewer row groups than ranks.
@@ -59,12 +101,13 @@ def plan_epoch(
             f"train.ranks={ranks} processes share {len(files)} row groups of the {split} split: "
             "a row group is read by one rank, so some would have nothing to do",
             do=f"raise gold.min_row_groups to {ranks} or more and rebuild gold, "
-            f"or lower train.ranks to {max(1, len(files))}",
+            f"or lower train.ranks (elastic: train.max_ranks) to {max(1, len(files))}",
         )
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)
     counts = [count_batches(part, batch_size, batch_events) for part in dealt]
-    return EpochPlan(tuple(dealt[rank]), counts[rank], max(counts))
+    steps = max(counts)
+    return [EpochPlan(tuple(part), count, steps) for part, count in zip(dealt, counts, strict=True)]
 
 
 def rows_of_batch(bucket: int, batch_size: int, batch_events: int | None) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from recsys.train.plan import Takeover
+
 
 @dataclass
 class TrainingState:
     """Where training stands, in plain values: what a checkpoint holds besides tensors.
 
     Attributes:
-        epoch, step_in_epoch: the next step to take.
+        epoch, step_in_epoch: the next step to take; of an epoch that another number of ranks
+            began, ``step_in_epoch`` counts since these went on.
+        ranks: their number; 0 before the first step.
+        streams, used: see ``plan.Takeover``; 0 where ``ranks`` began the epoch.
         global_step: steps taken.
         epoch_loss, epoch_weight: sums of the epoch so far over all ranks' targets.
         events: targets trained on so far, all ranks.
@@ -25,6 +30,9 @@ class TrainingState:
 
     epoch: int = 0
     step_in_epoch: int = 0
+    ranks: int = 0
+    streams: int = 0
+    used: int = 0
     global_step: int = 0
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
@@ -38,3 +46,13 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     run_id: str = ""
     pruned: bool = False
+
+    @property
+    def takeover(self) -> Takeover | None:
+        """Where these ranks went on with the epoch; None where they began it."""
+        return Takeover(self.streams, self.used) if self.used else None
+
+    def end_epoch(self) -> None:
+        """Turn to the first step of the next epoch."""
+        self.epoch, self.step_in_epoch, self.streams, self.used = self.epoch + 1, 0, 0, 0
+        self.epoch_loss = self.epoch_weight = 0.0

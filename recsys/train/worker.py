@@ -11,11 +11,10 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,22 +22,38 @@ from recsys.errors import RecsysError
 from recsys.files import write_atomically
 from recsys.schemas import USER_LINKS
 from recsys.train.batch import Recency
-from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
+from recsys.train.commits import Commits
+from recsys.train.communication import (
+    Communicator,
+    HorovodCommunicator,
+    SingleProcess,
+    is_lost_connection,
+    run_elastic,
+)
 from recsys.train.feed import Feed, FeedOptions, petastorm_feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
 from recsys.train.probe import Probe, run_probe
+from recsys.train.rank_errors import describe_stall
+from recsys.train.rank_files import (
+    PID_FILE,
+    STALLED_FILE,
+    find_ranks,
+    forget_ranks_from,
+    report_error,
+)
 from recsys.train.rows import Rows
 from recsys.train.search import NeverPrune, Pruner, TrialPruner
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
 from recsys.train.user_links import read_user_codes
+from recsys.train.watchdog import Watchdog
 
-ERROR_FILE = "error-rank-{rank}.json"
-PID_FILE = "pid-rank-{rank}"
 PROBE_FILE = "probe.json"
 PROBE_OPTION = "--probe"
+
+log = logging.getLogger(__name__)
 
 
 def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
@@ -88,12 +103,18 @@ def make_pruner(job: TrainingJob, communicator: Communicator) -> Pruner:
 
 
 def train_rank(
-    job: TrainingJob, communicator: Communicator, feed: FeedFactory = make_feed
+    job: TrainingJob,
+    communicator: Communicator,
+    feed: FeedFactory = make_feed,
+    commits: Commits | None = None,
 ) -> TrainingResult:
-    """Train as one rank; its error, if any, is left in the job's folder before it is raised."""
-    with _reporting(job, communicator):
+    """Train as one rank; its error, if any, is left in the job's folder before it is raised.
+
+    ``commits``: of an elastic training, which goes on when another rank is lost.
+    """
+    with _reporting(job, communicator, elastic=commits is not None):
         tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
-        return run_training(job, communicator, tracker, feed, pruner)
+        return run_training(job, communicator, tracker, feed, pruner, commits)
 
 
 def probe_rank(job: TrainingJob, communicator: Communicator) -> Probe:
@@ -107,7 +128,9 @@ def probe_rank(job: TrainingJob, communicator: Communicator) -> Probe:
 
 
 @contextmanager
-def _reporting(job: TrainingJob, communicator: Communicator) -> Iterator[None]:
+def _reporting(
+    job: TrainingJob, communicator: Communicator, elastic: bool = False
+) -> Iterator[None]:
     """Threads are set; the process id, and an error if there is one, go to the job's folder."""
     torch.set_num_threads(job.settings.train.threads_per_rank)
     folder = Path(job.checkpoint_dir)
@@ -116,37 +139,92 @@ def _reporting(job: TrainingJob, communicator: Communicator) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        path = folder / ERROR_FILE.format(rank=communicator.rank)
-        write_atomically(path, json.dumps(describe_error(error)).encode())
+        if not elastic or not is_lost_connection(error):
+            report_error(folder, communicator.rank, error)
         raise
 
 
-def describe_error(error: Exception) -> dict[str, Any]:
-    """An error in plain values; ``kind`` is empty for one that is not meant for people."""
-    if isinstance(error, RecsysError):
-        kind = type(error).__name__
-        return {"kind": kind, "what": error.what, "where": error.where, "do": error.do}
-    last = traceback.format_exception_only(error)[-1].strip()
-    return {"kind": "", "what": last, "where": "", "do": ""}
+def train_with_horovod(job: TrainingJob) -> None:
+    """Train as a rank that one of Horovod's launchers has started.
+
+    Raises:
+        RecsysError: see ``run_training``.
+        RuntimeError: the connection to another rank is lost.
+    """
+    with guard_rank(job) as watchdog:
+        if job.settings.train.elastic:
+            _train_elastic(job, watchdog)
+        else:
+            communicator = HorovodCommunicator()
+            train_rank(job, communicator)
+            communicator.shutdown()
+
+
+def probe_with_horovod(job: TrainingJob) -> None:
+    """Time a few steps as a rank that one of Horovod's launchers has started."""
+    with guard_rank(job):
+        communicator = HorovodCommunicator()
+        probe_rank(job, communicator)
+        communicator.shutdown()
+
+
+def _train_elastic(job: TrainingJob, watchdog: Watchdog) -> None:
+    commits, folder = Commits(), Path(job.checkpoint_dir)
+
+    def attempt(communicator: Communicator, check: Callable[[], None]) -> Communicator:
+        watchdog.rank, commits.check = communicator.rank, check
+        if communicator.rank == 0:
+            log.info("training goes on with %d ranks", communicator.size)
+            forget_ranks_from(folder, communicator.size)
+        train_rank(job, communicator, commits=commits)
+        return communicator
+
+    run_elastic(attempt).shutdown()
+
+
+def guard_rank(job: TrainingJob) -> Watchdog:
+    """Of a rank that Horovod starts: it does not wait for another one in vain.
+
+    It ends and names the other one, or, in an elastic training, tells the launcher.
+    """
+    folder, settings = Path(job.checkpoint_dir), job.settings.train
+    seconds = settings.stall_timeout_seconds
+
+    def end(waiting: set[int]) -> None:
+        ranks = int(os.environ.get("HOROVOD_SIZE", "1"))
+        error = describe_stall(set(range(ranks)) - waiting, ranks, seconds)
+        report_error(folder, watchdog.rank, error)
+        print(error, file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+
+    def tell(waiting: set[int]) -> None:
+        missing = sorted(find_ranks(folder) - waiting)
+        path = folder / STALLED_FILE.format(rank=watchdog.rank)
+        write_atomically(path, json.dumps(missing).encode())
+
+    rank = int(os.environ.get("HOROVOD_RANK", "0"))
+    watchdog = Watchdog(folder, rank, seconds, tell if settings.elastic else end)
+    return watchdog
 
 
 def main(arguments: list[str]) -> int:
     """Train (or probe) the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     job = TrainingJob.load(arguments[0])
-    alone = job.settings.train.launcher == "single"
-    communicator = SingleProcess() if alone else HorovodCommunicator()
     try:
-        (probe_rank if PROBE_OPTION in arguments else train_rank)(job, communicator)
+        probes = PROBE_OPTION in arguments
+        if job.settings.train.launcher == "single":
+            (probe_rank if probes else train_rank)(job, SingleProcess())
+        else:
+            (probe_with_horovod if probes else train_with_horovod)(job)
     except RecsysError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except RuntimeError as error:
-        if type(error).__name__ != "HorovodInternalError":
+        if not is_lost_connection(error):
             raise
         print("stopped: the connection to another rank is lost", file=sys.stderr)
         return 1
-    communicator.shutdown()
     return 0
 
 

@@ -161,6 +161,12 @@ def test_bad_value_names_the_layer_that_won(tmp_path: Path) -> None:
         (["model.heads=3", "model.dims=64"], "model.heads=3 must divide model.dims=64"),
         (["model.positions=rotary", "model.dims=9", "model.heads=3"],
          "model.positions=rotary turns pairs of dims: model.dims=9 over model.heads=3"),
+        (["train.min_ranks=1", "train.launcher=spark"], "train.min_ranks=1 (elastic) needs "
+         "train.launcher=horovodrun, not spark"),
+        (["train.min_ranks=3"], "train.ranks=2, with which an elastic training begins"),
+        (["train.min_ranks=1", "train.max_ranks=1"], "train.max_ranks=1"),
+        (["train.max_ranks=4"], "train.max_ranks is for elastic training: set train.min_ranks"),
+        (["train.discovery_script=hosts.sh"], "train.discovery_script is for elastic training"),
         (["train.launcher=single", "train.ranks=2"], "train.launcher=single needs train.ranks=1, "
          "not 2"),
         (["generate.users=10", "generate.categories=20"], "generate.users"),

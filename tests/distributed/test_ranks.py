@@ -19,19 +19,15 @@ from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.launch import launch_training
-from recsys.train.worker import PID_FILE
+from recsys.train.rank_files import PID_FILE
+from tests.distributed.processes import assert_no_ranks_left, environment, start_launcher
 from tests.distributed.two_ranks import EXACT, KINDS, STEPS
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.distributed
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 HOROVODRUN = [sys.executable, "-m", "horovod.runner.launch", "--gloo", "--network-interface", "lo"]
 TWO = ("train.launcher=horovodrun", "train.ranks=2")
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +44,6 @@ def moved(job: TrainingJob, folder: Path) -> TrainingJob:
 
 def weights_of(job: TrainingJob) -> dict[str, torch.Tensor]:
     return load_bundle(job.bundle_dir)[0].state_dict()
-
-
-def assert_no_ranks_left(job: TrainingJob) -> None:
-    """No process on this machine still runs the job."""
-    wanted = str(Path(job.checkpoint_dir) / JOB_FILE).encode()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        left = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            if wanted in command and int(path.parent.name) != os.getpid():
-                left.append(command)
-        if not left:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"still running: {left}")
 
 
 def kill_at_checkpoint(folder: Path, pid_file: Path, deaths: list[int]) -> threading.Thread:
@@ -250,18 +227,7 @@ def test_stopping_the_launcher_leaves_no_rank_behind(
     table: PinnedTable, tmp_path: Path, number: signal.Signals
 ) -> None:
     job = make_job(tmp_path, table, *TWO, "train.max_epochs=100000", "train.patience=100000")
-    job.save(tmp_path / "job.json")
-    code = (
-        "import sys; from recsys.train.launch import launch_training;"
-        "from recsys.train.job import TrainingJob;"
-        "launch_training(TrainingJob.load(sys.argv[1]))"
-    )
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "job.json")],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    launcher = start_launcher(job, tmp_path / "job.json")
     folder, deadline = Path(job.checkpoint_dir), time.monotonic() + 60
     while not list(folder.glob("*.checkpoint")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,13 +1,24 @@
 """Horovod inside Spark executors trains the same weights as horovodrun would."""
 
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from recsys.bundle import load_bundle
 from recsys.errors import TrainingError
-from recsys.train.launch import launch_training, rank_environment
+from recsys.train.horovodrun import rank_environment
+from recsys.train.job import TrainingResult
+from recsys.train.launch import launch_training
+from tests.conftest import REPOSITORY
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.distributed
@@ -22,6 +33,52 @@ def test_training_inside_executors(spark: Any, tmp_path: Path) -> None:
     assert result.epochs == 2
     assert load_bundle(job.bundle_dir)[1].metrics == result.metrics
     assert launch_training(job, spark) == result
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Addresses of a standalone master with two workers of a core each."""
+    services = [sys.executable, str(REPOSITORY / "scripts/cluster/services.py")]
+    folder = tmp_path / "services"
+    subprocess.run([*services, "start", str(folder), "spark"], check=True)
+    try:
+        yield json.loads((folder / "services.json").read_text())["addresses"]
+    finally:
+        subprocess.run([*services, "stop", str(folder)], check=True)
+
+
+def test_executors_of_a_cluster_train_what_horovodrun_trains(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    table, _ = make_table(tmp_path / "t", files={9: [60, 50, 60]}, validation={9: [20, 20]})
+    job = make_job(tmp_path, table, *SPARK, "train.max_epochs=2")
+    job.save(tmp_path / "job.json")
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("spark-submit")), "--master", cluster["spark"],
+            "--driver-memory", "512m", "--executor-memory", "512m",
+            str(REPOSITORY / "tests/distributed/submitted.py"), str(tmp_path / "job.json"),
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPARK_LOCAL_IP": "127.0.0.1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    with urllib.request.urlopen(f"{cluster['spark-web']}/json/") as answer:
+        assert [app["cores"] for app in json.load(answer)["completedapps"]] == [2]
+
+    train = job.settings.train.model_copy(update={"launcher": "horovodrun"})
+    other = dataclasses.replace(
+        job,
+        settings=job.settings.model_copy(update={"train": train}),
+        checkpoint_dir=str(tmp_path / "other"),
+        bundle_dir=str(tmp_path / "other/bundle"),
+    )
+    expected, found = launch_training(other), TrainingResult.load(job.result_path)
+    assert (found.metrics, found.events) == (expected.metrics, expected.events)
+    first, second = (load_bundle(each.bundle_dir)[0].state_dict() for each in (job, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_without_a_session(tmp_path: Path) -> None:

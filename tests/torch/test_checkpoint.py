@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from recsys.errors import TrainingError
 from recsys.train.checkpoint import CheckpointStore
+from recsys.train.communication import SingleProcess
+from recsys.train.job import TrainingJob
+from recsys.train.loop import run_training
+from tests.training_tables import RecordingTracker, Windows, make_job, make_table, memory_feed
 
 pytestmark = pytest.mark.torch
 
@@ -80,3 +85,20 @@ def test_clearing_keeps_other_files(store: CheckpointStore) -> None:
     (store.folder / "result.json").touch()
     store.clear()
     assert [path.name for path in store.folder.iterdir()] == ["result.json"]
+
+
+def test_content_of_another_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    table, contents = make_table(tmp_path, files={9: [40]}, validation={9: [4]}, write=False)
+    job = make_job(tmp_path, table)
+    with pytest.raises(ConnectionError):
+        train(job, contents, RecordingTracker(fail_at=3))
+    wider = make_job(tmp_path, table, "model.dims=32")  # the same fingerprint, by a mistake
+    with pytest.raises(TrainingError, match="the checkpoint is of another model or release") as e:
+        train(wider, contents, RecordingTracker())
+    assert "size mismatch" in e.value.what
+    assert e.value.where == job.checkpoint_dir
+    assert "delete" in e.value.do
+
+
+def train(job: TrainingJob, contents: Windows, tracker: RecordingTracker) -> None:
+    run_training(job, SingleProcess(), tracker, memory_feed(contents))

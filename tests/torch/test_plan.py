@@ -16,10 +16,7 @@ file_lists = st.lists(
 
 
 def plans(files: list[DataFile], ranks: int, epoch: int = 0, batch: int = 16) -> list[EpochPlan]:
-    return [
-        plan_epoch(files, seed=1, epoch=epoch, rank=rank, ranks=ranks, batch_size=batch)
-        for rank in range(ranks)
-    ]
+    return plan_epoch(files, seed=1, epoch=epoch, ranks=ranks, batch_size=batch)
 
 
 @given(file_lists, st.integers(1, 4), st.integers(1, 64))

@@ -29,11 +29,15 @@ class Exchange(Section):
         description="steps that ranks go on with while an average is on its way (local SGD); less "
         "than average_every_steps",
     )
-    fusion_mb: int = Field(
-        ge=0, description="MiB of gradients that Horovod sends as one message; 0 fuses none"
+    fusion_mb: int | None = Field(
+        ge=0,
+        description="MiB of gradients that Horovod sends as one message; 0 fuses none, null is "
+        "Horovod's 128",
     )
-    cycle_ms: float = Field(
-        gt=0, description="milliseconds between two looks of Horovod at what is ready to be sent"
+    cycle_ms: float | None = Field(
+        gt=0,
+        description="milliseconds between two looks of Horovod at what is ready to be sent; null "
+        "is Horovod's 1",
     )
 
     @model_validator(mode="after")

@@ -260,6 +260,13 @@ class Settings(Section):
         for name in ("max_ranks", "discovery_script"):
             if getattr(train, name) is not None and not train.elastic:
                 raise ValueError(f"train.{name} is for elastic training: set train.min_ranks too")
+        for name in ("fusion_mb", "cycle_ms"):
+            if train.elastic and getattr(train.exchange, name) is not None:
+                # Horovod 0.28 ends with a segmentation fault when it starts again with these fixed.
+                raise ValueError(
+                    f"train.exchange.{name} can't be set for elastic training (train.min_ranks): "
+                    "Horovod can't start again with it; set it to null"
+                )
         if train.elastic and not (train.min_ranks or 1) <= train.ranks <= train.most_ranks:
             raise ValueError(
                 f"train.ranks={train.ranks}, with which an elastic training begins, must lie "

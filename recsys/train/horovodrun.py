@@ -170,11 +170,11 @@ def rank_environment(job: TrainingJob) -> dict[str, str]:
     patience = str(2 * job.settings.train.stall_timeout_seconds)
     own = {"OMP_NUM_THREADS": threads, "HOROVOD_GLOO_TIMEOUT_SECONDS": patience}
     exchange = job.settings.train.exchange
-    horovod = {
-        "HOROVOD_FUSION_THRESHOLD": str(exchange.fusion_mb << 20),
-        "HOROVOD_CYCLE_TIME": str(exchange.cycle_ms),
-    }
-    return {**_KEEP_MEMORY, **horovod, **kept, **own}
+    if exchange.fusion_mb is not None:
+        own["HOROVOD_FUSION_THRESHOLD"] = str(exchange.fusion_mb << 20)
+    if exchange.cycle_ms is not None:
+        own["HOROVOD_CYCLE_TIME"] = str(exchange.cycle_ms)
+    return {**_KEEP_MEMORY, **kept, **own}
 
 
 def _end_with_parent() -> None:

@@ -165,6 +165,8 @@ def test_bad_value_names_the_layer_that_won(tmp_path: Path) -> None:
          "train.launcher=horovodrun, not spark"),
         (["train.min_ranks=3"], "train.ranks=2, with which an elastic training begins"),
         (["train.min_ranks=1", "train.max_ranks=1"], "train.max_ranks=1"),
+        (["train.min_ranks=1", "train.exchange.cycle_ms=2"], "train.exchange.cycle_ms can't be set "
+         "for elastic training"),
         (["train.max_ranks=4"], "train.max_ranks is for elastic training: set train.min_ranks"),
         (["train.discovery_script=hosts.sh"], "train.discovery_script is for elastic training"),
         (["train.launcher=single", "train.ranks=2"], "train.launcher=single needs train.ranks=1, "

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as name:
         folder = Path(name)
         table, contents = make_windows(options.users, options.items, options.length, folder)
-        _write(contents)
+        write_windows(contents)
         runs = []
         for number in range(options.runs):
             pair = {}
@@ -60,7 +60,8 @@ def main() -> None:
     _report(runs)
 
 
-def _write(contents: Windows) -> None:
+def write_windows(contents: Windows) -> None:
+    """Write windows as the Parquet files that their urls name."""
     for url, rows in contents.items():
         none = pa.array(np.zeros(len(rows), dtype=np.int32))
         table = pa.table({schemas.ITEMS: pa.array(list(rows)), schemas.CONTEXT: none})

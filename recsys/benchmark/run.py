@@ -43,6 +43,8 @@ class BenchmarkResult:
         seconds: wall clock from reading the file to the figures.
         events_per_second: targets trained on a second, validation left out.
         seed: of weights, order and dropout.
+        sent_bytes_per_event: payload that a rank sends in gradients or weights, for each target
+            that all ranks train on.
         validation, test: ``ndcg_at_10`` and ``hr_at_10``.
         baselines: the same of others, by name and part; None where they were not asked for.
     """
@@ -54,6 +56,7 @@ class BenchmarkResult:
     seconds: float
     events_per_second: float
     seed: int
+    sent_bytes_per_event: float
     validation: dict[str, float]
     test: dict[str, float]
     baselines: dict[str, Figures] | None = None
@@ -104,6 +107,9 @@ def run_sequences(
         seconds=round(seconds, 1),
         events_per_second=round(trained.events_per_second),
         seed=settings.train.seed,
+        sent_bytes_per_event=round(
+            trained.sent_bytes_per_step * trained.global_steps / max(1, trained.events), 1
+        ),
         validation=figures["validation"],
         test=figures["test"],
         baselines=run_baselines(parts, data.num_items, settings) if baselines else None,

@@ -80,6 +80,12 @@ def _build_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_lazy("night", "one_step"), step=step)
         if step == "ingest":
             _add_accept(command)
+        if step == "train":
+            command.add_argument(
+                "--explain",
+                action="store_true",
+                help="memory, traffic and seconds an epoch, from a few timed steps; trains nothing",
+            )
     again = add("repair", "build nights again from bronze, and what follows them", "night", "date")
     _add_nights(again)
     again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")

@@ -31,6 +31,11 @@ def nightly(options: argparse.Namespace) -> None:
 
 def one_step(options: argparse.Namespace) -> None:
     """``recsys ingest`` and its like."""
+    if getattr(options, "explain", False):
+        from recsys.cli.explain import explain
+
+        explain(options, options.date)
+        return
     _run(options, [options.date], [step for step in ALL_STEPS if step.name == options.step])
 
 

@@ -5,6 +5,7 @@ form ``section.key=value`` are laid over them; an unknown key or a bad value is 
 names the key, the value and what is allowed.
 """
 
+from recsys.config.exchange import Exchange
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.section import Section
 from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
@@ -23,6 +24,7 @@ __all__ = [
     "Als",
     "Choice",
     "Evaluate",
+    "Exchange",
     "Generate",
     "Gold",
     "Model",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from recsys.config.exchange import Exchange
 from recsys.config.section import Section
 
 
@@ -192,6 +193,10 @@ class Train(Section):
         description="adamw decays weights apart from the gradient; sgd has Nesterov momentum"
     )
     learning_rate: float = Field(gt=0, description="of the optimizer, after warm-up")
+    learning_rate_scaling: Literal["none", "sqrt", "linear"] = Field(
+        description="learning_rate times 1, the root of the number of ranks, or that number: the "
+        "batch of all ranks grows with it"
+    )
     weight_decay: float = Field(
         ge=0, description="L2 penalty (adam, sgd) or decay a step (adamw) of matrices"
     )
@@ -271,6 +276,7 @@ class Train(Section):
     gbce_calibration: float = Field(
         ge=0, le=1, description="t of gBCE: 0 is plain binary cross-entropy, 1 fully calibrated"
     )
+    exchange: Exchange = Field(description="what ranks send each other")
     checkpoint_dir: str | None = Field(
         description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
     )

@@ -6,7 +6,7 @@ loss scaling are tested without processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -16,10 +16,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Result = TypeVar("Result")
+Wait = Callable[[], Tensor]
+"""A collective that has begun; the call waits for it and gives its result, a new tensor."""
 
 
 class Communicator(Protocol):
-    """One rank's view of the ranks that train together."""
+    """One rank's view of the ranks that train together.
+
+    What starts a collective has a name, alike on all ranks, that no other running one has; the
+    tensor must not change until it has ended.
+    """
 
     @property
     def rank(self) -> int:
@@ -33,8 +39,23 @@ class Communicator(Protocol):
     def local_rank(self) -> int:
         """This process among those of the same machine; chooses the GPU."""
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
-        """An optimizer that sums gradients over ranks while the last of ``backwards`` runs."""
+    @property
+    def sent_bytes(self) -> int:
+        """Payload that this rank has sent in gradients and started collectives, in bytes.
+
+        By the algorithms that Horovod uses: an allreduce of b bytes on a ring of n ranks sends
+        2 b (n - 1) / n of each; an allgather passes on all but one rank's part (Patarasuk and Yuan
+        2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", section 4).
+        """
+
+    def wrap_optimizer(
+        self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
+    ) -> Optimizer:
+        """An optimizer that sums gradients over ranks while the last of ``backwards`` runs.
+
+        Args:
+            half: gradients travel as float16.
+        """
 
     def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         """Inside the block gradients are summed over ranks and ``optimizer.step`` may be called."""
@@ -47,6 +68,19 @@ class Communicator(Protocol):
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
         """Sum of ``values`` (any shape, the same on all ranks) over ranks; a new tensor."""
+
+    def start_allreduce(self, values: Tensor, name: str) -> Wait:
+        """The sum over ranks of float ``values`` of one shape."""
+
+    def start_allgather(self, values: Tensor, name: str) -> Wait:
+        """All ranks' ``values`` one after the other along the first dimension."""
+
+    def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
+        """What every rank has for this one, in order of ranks, along the first dimension.
+
+        Args:
+            splits: how many rows of ``values`` go to each rank.
+        """
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -61,8 +95,11 @@ class SingleProcess:
     rank = 0
     size = 1
     local_rank = 0
+    sent_bytes = 0
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
+    def wrap_optimizer(
+        self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
+    ) -> Optimizer:
         return optimizer
 
     def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
@@ -76,6 +113,15 @@ class SingleProcess:
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
         return values.clone()
+
+    def start_allreduce(self, values: Tensor, name: str) -> Wait:
+        return values.clone
+
+    def start_allgather(self, values: Tensor, name: str) -> Wait:
+        return values.clone
+
+    def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
+        return values.clone
 
     def barrier(self) -> None:
         return None
@@ -95,21 +141,34 @@ class HorovodCommunicator:
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
+        self.sent_bytes = 0
+        self._bytes_a_step = 0
 
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
+    def wrap_optimizer(
+        self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
+    ) -> Optimizer:
+        kinds = self._hvd.Compression
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        size = sum(weight.numel() * (2 if half else weight.element_size()) for weight in weights)
+        self._bytes_a_step = self._ring_bytes(size)
         # Sum, not the default mean: the loss is already divided by the targets of all ranks.
         wrapped: Optimizer = self._hvd.DistributedOptimizer(
             optimizer,
             named_parameters=model.named_parameters(),
+            compression=kinds.fp16 if half else kinds.none,
             backward_passes_per_step=backwards,
             op=self._hvd.Sum,
         )
         return wrapped
 
+    def _ring_bytes(self, size: int) -> int:
+        return 2 * size * (self.size - 1) // self.size
+
     @contextmanager
     def reduced_gradients(self, optimizer: Optimizer) -> Iterator[None]:
         # Gradients must be complete before they are clipped, hence the explicit wait.
         optimizer.synchronize()  # type: ignore[attr-defined]
+        self.sent_bytes += self._bytes_a_step
         with optimizer.skip_synchronize():  # type: ignore[attr-defined]
             yield
 
@@ -130,6 +189,25 @@ class HorovodCommunicator:
         name = f"sum {values.dtype} {tuple(values.shape)}"
         reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
         return reduced
+
+    def start_allreduce(self, values: Tensor, name: str) -> Wait:
+        self.sent_bytes += self._ring_bytes(values.nbytes)
+        return self._wait(self._hvd.allreduce_async(values, op=self._hvd.Sum, name=name))
+
+    def start_allgather(self, values: Tensor, name: str) -> Wait:
+        # Ranks' parts are much the same size here; exactly it is the sum of all but one's.
+        self.sent_bytes += values.nbytes * (self.size - 1)
+        return self._wait(self._hvd.allgather_async(values, name=name))
+
+    def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
+        others = sum(splits) - splits[self.rank]
+        self.sent_bytes += others * values[:1].nbytes
+        counts = torch.tensor(splits, dtype=torch.int32)
+        wait = self._wait(self._hvd.alltoall_async(values, splits=counts, name=name))
+        return lambda: wait()[0]
+
+    def _wait(self, handle: int) -> Callable[[], Any]:
+        return lambda: self._hvd.synchronize(handle)
 
     def barrier(self) -> None:
         self._hvd.allreduce(torch.zeros(1), name="barrier")

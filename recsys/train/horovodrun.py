@@ -44,8 +44,10 @@ _OF_THE_DRIVER = {"RECSYS_PSEUDONYM_KEY"}
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
-def run_horovodrun(job: TrainingJob, folder: Path) -> None:
+def run_horovodrun(job: TrainingJob, folder: Path, *options: str) -> None:
     """Train ``job`` as ranks of horovodrun, and wait; whatever happens, none is left behind.
+
+    ``options`` go to the worker.
 
     Raises:
         TrainingError: a rank failed, was killed or hangs, or the script of hosts does not work.
@@ -53,7 +55,7 @@ def run_horovodrun(job: TrainingJob, folder: Path) -> None:
     """
     job.save(folder / JOB_FILE)
     command = [*_build_command(job, folder), sys.executable, "-u", "-m", "recsys.train.worker"]
-    command.append(str(folder / JOB_FILE))
+    command += [str(folder / JOB_FILE), *options]
     environment = {
         **rank_environment(job),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -167,7 +169,12 @@ def rank_environment(job: TrainingJob) -> dict[str, str]:
     # Ranks give up by themselves before, with an error that names the rank (watchdog.py).
     patience = str(2 * job.settings.train.stall_timeout_seconds)
     own = {"OMP_NUM_THREADS": threads, "HOROVOD_GLOO_TIMEOUT_SECONDS": patience}
-    return {**_KEEP_MEMORY, **kept, **own}
+    exchange = job.settings.train.exchange
+    horovod = {
+        "HOROVOD_FUSION_THRESHOLD": str(exchange.fusion_mb << 20),
+        "HOROVOD_CYCLE_TIME": str(exchange.cycle_ms),
+    }
+    return {**_KEEP_MEMORY, **horovod, **kept, **own}
 
 
 def _end_with_parent() -> None:

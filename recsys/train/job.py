@@ -163,6 +163,7 @@ class TrainingResult:
         events_per_second: events over the seconds spent in training epochs (without validation).
         wait_share: share of those seconds that the model waited for data, mean over ranks.
         pruned: ended early by the search that it is a trial of.
+        sent_bytes_per_step: payload that a rank sends in gradients (or weights), in bytes.
     """
 
     fingerprint: str
@@ -177,6 +178,7 @@ class TrainingResult:
     events_per_second: float
     wait_share: float
     pruned: bool = False
+    sent_bytes_per_step: float = 0.0
 
     def save(self, path: str | Path) -> None:
         """Write the result as JSON, whole or not at all."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import RecsysError, TrainingError
 from recsys.schemas import TRAIN_SPLIT
+from recsys.train.communication import SingleProcess
 from recsys.train.horovodrun import rank_environment, run_horovodrun
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.plan import plan_epoch
+from recsys.train.probe import Probe
 from recsys.train.rank_errors import explain
 from recsys.train.rank_files import forget_ranks
+from recsys.train.worker import (
+    PROBE_FILE,
+    PROBE_OPTION,
+    probe_rank,
+    probe_with_horovod,
+    train_rank,
+    train_with_horovod,
+)
 
 
 def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResult:
@@ -40,13 +52,37 @@ def launch_training(job: TrainingJob, spark: Any | None = None) -> TrainingResul
     if launcher == "horovodrun":
         run_horovodrun(job, folder)
     elif launcher == "spark":
-        _run_in_spark(job, spark)
+        _run_in_spark(job, spark, train_with_horovod)
     else:
-        from recsys.train.communication import SingleProcess
-        from recsys.train.worker import train_rank
-
         return train_rank(job, SingleProcess())
     return TrainingResult.load(job.result_path)
+
+
+def launch_probe(job: TrainingJob, spark: Any | None = None) -> Probe:
+    """Time a few steps of ``job`` on its ranks, started as ``launch_training`` would.
+
+    Raises:
+        TrainingError: a rank failed; it names the rank.
+    """
+    folder = Path(job.checkpoint_dir)
+    job = _with_fixed_ranks(job)
+    _check_ranks(job)
+    forget_ranks(folder)
+    launcher = job.settings.train.launcher
+    if launcher == "horovodrun":
+        run_horovodrun(job, folder, PROBE_OPTION)
+    elif launcher == "spark":
+        _run_in_spark(job, spark, probe_with_horovod)
+    else:
+        return probe_rank(job, SingleProcess())
+    return Probe.load(folder / PROBE_FILE)
+
+
+def _with_fixed_ranks(job: TrainingJob) -> TrainingJob:
+    """An elastic training is timed as it begins."""
+    fixed = {"min_ranks": None, "max_ranks": None, "discovery_script": None}
+    train = job.settings.train.model_copy(update=fixed)
+    return dataclasses.replace(job, settings=job.settings.model_copy(update={"train": train}))
 
 
 def find_result(job: TrainingJob) -> TrainingResult | None:
@@ -75,7 +111,7 @@ def _check_ranks(job: TrainingJob) -> None:
     )
 
 
-def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
+def _run_in_spark(job: TrainingJob, spark: Any | None, run: Callable[[TrainingJob], None]) -> None:
     if spark is None:
         raise TrainingError(
             "train.launcher=spark needs a Spark session",
@@ -86,7 +122,7 @@ def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
     settings = job.settings.train
     try:
         horovod.spark.run(
-            _train_in_executor,
+            run,
             args=(job,),
             num_proc=settings.ranks,
             use_gloo=True,
@@ -97,9 +133,3 @@ def _run_in_spark(job: TrainingJob, spark: Any | None) -> None:
     except Exception as error:
         explained = explain(job, str(error).splitlines(), 1)
         raise explained from error
-
-
-def _train_in_executor(job: TrainingJob) -> None:
-    from recsys.train.worker import train_with_horovod
-
-    train_with_horovod(job)

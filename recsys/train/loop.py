@@ -1,8 +1,9 @@
 """The training loop, the same on one process and on many ranks.
 
 The gradient of a step is that of (sum of losses over all ranks) / (weight of all ranks' targets):
-every rank divides its own sum by the common weight, Horovod adds gradients up. So N ranks train
-like one rank with an N times larger batch, also where windows or ranks have unequal shares.
+every rank divides its own sum by the common weight, and the exchange adds gradients up. So N ranks
+train like one rank with an N times larger batch, also where windows or ranks have unequal shares.
+(With local SGD a step is each rank's own, see ``exchange``.)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore, fitting
 from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
+from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.models import make_model
@@ -76,19 +78,21 @@ class Trainer:
         if job.start_from:
             self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
+        self.exchange = make_exchange(self.settings.exchange, communicator)
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
-        self.optimizer = communicator.wrap_optimizer(
+        self.optimizer = self.exchange.attach(
             make_optimizer(self.model, self.settings), self.model, accumulation
         )
         self.state = TrainingState()
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
+        self._sent_before = self.state.sent_bytes
         communicator.broadcast_state(self.optimizer, self.model)
         check_agreement(job, feed, communicator)
         take_over(self.state, feed, communicator.size)
-        self.schedule = plan_schedule(self.state, feed, self.settings)
+        self.schedule = plan_schedule(self.state, feed, self.settings, communicator.size)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
-        self._pending: list[tuple[Tensor, float, int]] = []
+        self._pending: list[Tensor] = []
 
     def run(self) -> TrainingResult:
         """Train until patience or epochs run out, keep the best weights, and report."""
@@ -140,7 +144,7 @@ class Trainer:
         started = time.perf_counter()
         with open_epoch(state, self.feed) as batches:
             for group in group_batches(batches, accumulation):
-                self._train_step(group)
+                self.train_step(group)
                 if state.global_step % FLUSH_STEPS == 0:
                     self._flush()
                 save = state.global_step % settings.checkpoint_every_steps == 0
@@ -149,18 +153,19 @@ class Trainer:
                     self._flush()
                     state.train_seconds = seconds + time.perf_counter() - started
                     state.waited_seconds = waited + batches.waited_seconds
+                    self._agree()
                     self._save_checkpoint(to_disk=save)
             self._flush()
             state.train_seconds = seconds + time.perf_counter() - started
             state.waited_seconds = waited + batches.waited_seconds
 
-    def _train_step(self, batches: list[Batch]) -> None:
+    def train_step(self, batches: list[Batch]) -> None:
+        """One step of the optimizer on the gradients of some batches."""
         state = self.state
         torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
         parts = [self.objective.choose(batch) for batch in batches]
-        sums = [sum(len(part.targets) for part in parts), sum(part.weight for part in parts)]
-        own = torch.tensor(sums, dtype=torch.float64)
-        count, weight = self.communicator.allreduce_sum(own).tolist()
+        count, weight = sum(len(part.targets) for part in parts), sum(p.weight for p in parts)
+        divisor = self.exchange.divisor(weight) or 1.0
         learning_rate = self.schedule.at(state.global_step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -170,48 +175,50 @@ class Trainer:
         for part in parts:
             with autocast(self.device, self.precision):
                 loss = self.objective.sum_losses(self.model, part, drawn)
-            self.scaler.scale(loss / (weight or 1.0)).backward()
+            self.scaler.scale(loss / divisor).backward()
             total += loss.detach()
-        with self.communicator.reduced_gradients(self.optimizer):
+        with self.exchange.reduced(self.optimizer):
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(
                 self.model.parameters(), self.settings.gradient_clip_norm
             )
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        self.exchange.after_step(self.model, state.global_step)
         decay = self.settings.weight_average_decay
         update_average(self.average, self.model, decay, state.global_step)
-        self._pending.append((total, weight, int(count)))
+        own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
+        self._pending.append(torch.cat([total.double()[None], own]))
         state.global_step += 1
         state.step_in_epoch += len(batches)
+        state.sent_bytes = self._sent_before + self.exchange.sent_bytes
 
     def _flush(self) -> None:
-        """Add up pending losses over ranks: one message for many steps, and no wait for a GPU."""
+        """Add up pending sums over ranks: one message for many steps, and no wait for a GPU."""
         if not self._pending:
             return
-        own = torch.stack([loss for loss, _, _ in self._pending]).double().cpu()
-        sums = self.communicator.allreduce_sum(own).tolist()
-        weights = [weight for _, weight, _ in self._pending]
-        count = sum(targets for _, _, targets in self._pending)
-        first = self.state.global_step - len(sums)
+        own = torch.stack(self._pending).cpu()
         self._pending.clear()
-        self.state.epoch_loss += sum(sums)
-        self.state.epoch_weight += sum(weights)
+        sums = self.communicator.allreduce_sum(own)
+        loss, weight, count = sums.sum(dim=0).tolist()
+        first = self.state.global_step - len(sums)
+        self.state.epoch_loss += loss
+        self.state.epoch_weight += weight
         self.state.events += count
         if self.communicator.rank == 0:
+            means = (sums[:, 0] / sums[:, 1].clamp_min(1e-9)).tolist()
+            steps = range(first, first + len(means))
             self.tracker.log_steps(
                 [
-                    (
-                        first + i,
-                        {"loss": total / (weight or 1.0), "lr": self.schedule.at(first + i)},
-                    )
-                    for i, (total, weight) in enumerate(zip(sums, weights, strict=True))
+                    (step, {"loss": mean, "lr": self.schedule.at(step)})
+                    for step, mean in zip(steps, means, strict=True)
                 ]
             )
-        self.progress.step(sum(sums) / (sum(weights) or 1.0), count, len(sums))
+        self.progress.step(loss / (weight or 1.0), int(count), len(sums))
 
     def _validate_epoch(self) -> None:
         state = self.state
+        self._agree()
         with self.feed.validation() as batches:
             metrics = self.objective.validate(self.average, batches, self.communicator)
         figures = {"train_loss": state.epoch_loss / (state.epoch_weight or 1.0), **metrics}
@@ -239,6 +246,18 @@ class Trainer:
             answer = self.pruner.should_stop(state.epoch - 1, state.history[-1][judged])
         state.pruned = bool(self.communicator.broadcast_object(answer))
 
+    def _agree(self) -> None:
+        """Whatever ranks have of their own becomes common: so it is judged and saved."""
+        moments = (
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        )
+        weights = (*self.model.parameters(), *self.average.parameters())
+        self.exchange.agree([*(weight.data for weight in weights), *moments])
+        self.state.sent_bytes = self._sent_before + self.exchange.sent_bytes
+
     def _save_checkpoint(self, to_disk: bool = True) -> None:
         """What a training goes on from: on the disk, and in memory if ranks may come and go."""
         to_disk = to_disk and self.communicator.rank == 0
@@ -252,6 +271,7 @@ class Trainer:
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "exchange": self.exchange.state_dict(),
         }
         if to_disk:
             self.checkpoints.save(self.state.global_step, content)
@@ -275,6 +295,7 @@ class Trainer:
         self.best_weights = content["best"]
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        self.exchange.load_state_dict(content["exchange"])
 
     def _finish(self) -> TrainingResult:
         state, job = self.state, self.job
@@ -294,6 +315,7 @@ class Trainer:
             seconds=time.perf_counter() - self.started,
             events_per_second=state.events / max(1e-9, state.train_seconds),
             wait_share=waited_all / max(1e-9, seconds_all),
+            sent_bytes_per_step=state.sent_bytes / max(1, state.global_step),
             pruned=state.pruned,
         )
         if self.communicator.rank == 0:

@@ -33,10 +33,15 @@ class Schedule:
     ahead: int = 0
 
     @classmethod
-    def of(cls, settings: Train, total_steps: int, ahead: int = 0) -> Schedule:
-        """As the settings say; warm-up takes half of the steps at most."""
+    def of(cls, settings: Train, total_steps: int, ranks: int = 1, ahead: int = 0) -> Schedule:
+        """As the settings say; warm-up takes half of the steps at most.
+
+        ``ranks`` scale the learning rate, as the batch is so many times larger: linear is Goyal et
+        al. 2017, section 2.1; the root is for Adam, Malladi et al. 2022, section 4.
+        """
+        scale = {"none": 1.0, "sqrt": ranks**0.5, "linear": float(ranks)}
         return cls(
-            settings.learning_rate,
+            settings.learning_rate * scale[settings.learning_rate_scaling],
             min(settings.warmup_steps, total_steps // 2),
             total_steps,
             settings.final_learning_rate_share,

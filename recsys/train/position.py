@@ -30,7 +30,7 @@ def open_epoch(state: TrainingState, feed: Feed) -> BatchStream:
     return feed.rest(state.epoch, state.takeover, state.step_in_epoch)
 
 
-def plan_schedule(state: TrainingState, feed: Feed, settings: Train) -> Schedule:
+def plan_schedule(state: TrainingState, feed: Feed, settings: Train, ranks: int) -> Schedule:
     """The learning rate by the share of the training that is done, whoever has done it."""
     size = settings.gradient_accumulation
     epochs = range(settings.max_epochs)
@@ -38,4 +38,4 @@ def plan_schedule(state: TrainingState, feed: Feed, settings: Train) -> Schedule
     left = sum(steps[state.epoch + 1 :])
     if state.epoch < len(steps):
         left += -(-(count_steps(state, feed) - state.step_in_epoch) // size)
-    return Schedule.of(settings, sum(steps), sum(steps) - left - state.global_step)
+    return Schedule.of(settings, sum(steps), ranks, sum(steps) - left - state.global_step)

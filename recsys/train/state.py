@@ -19,6 +19,7 @@ class TrainingState:
         global_step: steps taken.
         epoch_loss, epoch_weight: sums of the epoch so far over all ranks' targets.
         events: targets trained on so far, all ranks.
+        sent_bytes: payload that rank 0 has sent in gradients or weights.
         train_seconds, waited_seconds: spent in training epochs; of those, waiting for data.
         seconds: wall clock of finished parts, validation included.
         best_epoch, best_metrics: the best validation so far; epoch -1 is none yet.
@@ -36,6 +37,7 @@ class TrainingState:
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
     events: float = 0.0
+    sent_bytes: int = 0
     train_seconds: float = 0.0
     waited_seconds: float = 0.0
     seconds: float = 0.0

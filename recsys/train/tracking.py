@@ -118,6 +118,7 @@ class MlflowTracker:
             "train_seconds": result.seconds,
             "events_per_second": result.events_per_second,
             "wait_share": result.wait_share,
+            "sent_bytes_per_step": result.sent_bytes_per_step,
             **{f"best_{name}": value for name, value in result.metrics.items()},
         }
         # A step of their own, which no curve has: MLflow shows with a model what its step has.

@@ -1,4 +1,4 @@
-"""What each rank runs: ``python -m recsys.train.worker JOB.json``.
+"""What each rank runs: ``python -m recsys.train.worker JOB.json``; ``--probe`` times it only.
 
 Besides the result, a rank leaves its process id in the job's folder, and its error if it fails,
 so that the launcher can name the rank and repeat the message.
@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.optimization import choose_device
+from recsys.train.probe import Probe, run_probe
 from recsys.train.rank_errors import describe_stall
 from recsys.train.rank_files import (
     PID_FILE,
@@ -47,6 +49,9 @@ from recsys.train.search import NeverPrune, Pruner, TrialPruner
 from recsys.train.tracking import MlflowTracker, NullTracker, Tracker
 from recsys.train.user_links import read_user_codes
 from recsys.train.watchdog import Watchdog
+
+PROBE_FILE = "probe.json"
+PROBE_OPTION = "--probe"
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +112,34 @@ def train_rank(
 
     ``commits``: of an elastic training, which goes on when another rank is lost.
     """
+    with _reporting(job, communicator, elastic=commits is not None):
+        tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
+        return run_training(job, communicator, tracker, feed, pruner, commits)
+
+
+def probe_rank(job: TrainingJob, communicator: Communicator) -> Probe:
+    """Time a few steps as one rank; rank 0 leaves the figures in the job's folder."""
+    with _reporting(job, communicator):
+        probe = run_probe(job, communicator, make_feed(job, communicator))
+        if communicator.rank == 0:
+            probe.save(Path(job.checkpoint_dir) / PROBE_FILE)
+        communicator.barrier()
+        return probe
+
+
+@contextmanager
+def _reporting(
+    job: TrainingJob, communicator: Communicator, elastic: bool = False
+) -> Iterator[None]:
+    """Threads are set; the process id, and an error if there is one, go to the job's folder."""
     torch.set_num_threads(job.settings.train.threads_per_rank)
     folder = Path(job.checkpoint_dir)
     pid = f"{os.getpid()}\n".encode()
     write_atomically(folder / PID_FILE.format(rank=communicator.rank), pid)
     try:
-        tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
-        return run_training(job, communicator, tracker, feed, pruner, commits)
+        yield
     except Exception as error:
-        if commits is None or not is_lost_connection(error):
+        if not elastic or not is_lost_connection(error):
             report_error(folder, communicator.rank, error)
         raise
 
@@ -134,6 +158,14 @@ def train_with_horovod(job: TrainingJob) -> None:
             communicator = HorovodCommunicator()
             train_rank(job, communicator)
             communicator.shutdown()
+
+
+def probe_with_horovod(job: TrainingJob) -> None:
+    """Time a few steps as a rank that one of Horovod's launchers has started."""
+    with guard_rank(job):
+        communicator = HorovodCommunicator()
+        probe_rank(job, communicator)
+        communicator.shutdown()
 
 
 def _train_elastic(job: TrainingJob, watchdog: Watchdog) -> None:
@@ -176,14 +208,15 @@ def guard_rank(job: TrainingJob) -> Watchdog:
 
 
 def main(arguments: list[str]) -> int:
-    """Train the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
+    """Train (or probe) the job in the file ``arguments[0]`` as one rank of Horovod, or alone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     job = TrainingJob.load(arguments[0])
     try:
+        probes = PROBE_OPTION in arguments
         if job.settings.train.launcher == "single":
-            train_rank(job, SingleProcess())
+            (probe_rank if probes else train_rank)(job, SingleProcess())
         else:
-            train_with_horovod(job)
+            (probe_with_horovod if probes else train_with_horovod)(job)
     except RecsysError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -26,7 +26,7 @@ from tests.distributed.processes import (
     start_launcher,
     wait_until,
 )
-from tests.distributed.two_ranks import KINDS
+from tests.distributed.two_ranks import EXACT, KINDS, STEPS
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.distributed
@@ -84,7 +84,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, in
     }
 
 
-@pytest.mark.parametrize("loss", list(KINDS))
+@pytest.mark.parametrize("loss", EXACT)
 def test_two_ranks_train_like_one_with_twice_the_batch(
     reports: dict[tuple[str, int, int], Any], loss: str
 ) -> None:
@@ -111,6 +111,44 @@ def test_both_ranks_end_with_identical_weights_and_metrics(
     assert reports[loss, 2, 0]["metrics"] == reports[loss, 2, 1]["metrics"]
 
 
+@pytest.mark.parametrize("loss", ["fp16", "bf16", "int8"])
+def test_fewer_bits_change_little(reports: dict[tuple[str, int, int], Any], loss: str) -> None:
+    one, two = reports[loss, 1, 0], reports[loss, 2, 0]
+    assert one["events"] == two["events"]
+    assert one["losses"] != two["losses"]
+    for step, value in one["losses"].items():
+        assert value == pytest.approx(two["losses"][step], rel=0.02)
+
+
+def test_compression_sends_as_many_bytes_as_it_says(
+    reports: dict[tuple[str, int, int], Any],
+) -> None:
+    """Of two ranks each sends a gradient once: half of it in each half of the sum."""
+    whole = reports["full", 2, 0]["bytes"]
+    weights = reports["full", 2, 0]["weights"].values()
+    assert whole == 4 * sum(torch.tensor(values).numel() for values in weights)
+    assert reports["full", 1, 0]["bytes"] == 0
+    assert reports["fp16", 2, 0]["bytes"] == whole / 2
+    # Before a validation ranks agree: on what they hold back, or on weights, averages and moments.
+    sizes = [torch.tensor(values).numel() for values in weights]
+    coded = {"bf16": 2.0, "int8": 260 / 256}
+    for loss, bytes_an_entry in coded.items():
+        # Each rank's share is whole blocks of 256; few entries go whole, of which all vectors are.
+        shares = sum(2 * -(-n // 512) * 256 * bytes_an_entry for n in sizes if n >= 1024)
+        small = sum(4 * n for n in sizes if n < 1024)
+        held_back = sum(4 * n for n in sizes if n >= 1024) / STEPS if loss == "int8" else 0
+        assert reports[loss, 2, 0]["bytes"] == pytest.approx(shares + small + held_back)
+    assert reports["local", 2, 0]["bytes"] == pytest.approx(whole * (1 / 4 + 4 / STEPS), rel=0.01)
+
+
+def test_ranks_that_step_alone_learn_as_well(reports: dict[tuple[str, int, int], Any]) -> None:
+    one, two = reports["local", 1, 0], reports["local", 2, 0]
+    assert one["events"] == two["events"]
+    losses = [list(report["losses"].values()) for report in (one, two)]
+    assert losses[1][-1] < losses[1][0]
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)
+
+
 def test_what_rank_zero_is_told_ends_the_training_of_both(
     reports: dict[tuple[str, int, int], Any],
 ) -> None:
@@ -118,10 +156,12 @@ def test_what_rank_zero_is_told_ends_the_training_of_both(
         assert reports["pruned", ranks, rank] == [True, 2, False]  # pruned, epochs, a bundle
 
 
+@pytest.mark.parametrize("compression", ["none", "int8"])
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
-    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str
 ) -> None:
-    job = make_job(tmp_path / "a", table, *TWO, "train.max_epochs=8", "train.patience=8")
+    chosen = f"train.exchange.compression={compression}"
+    job = make_job(tmp_path / "a", table, *TWO, chosen, "train.max_epochs=8", "train.patience=8")
     undisturbed = launch_training(job)
     assert undisturbed.epochs == 8
     assert "rank 0: " in capfd.readouterr().err

@@ -23,7 +23,15 @@ KINDS = {
     "full": ["train.exclude_own_items=true"],
     "sampled": ["train.loss=sampled_softmax", "train.negative_popularity=0.5"],
     "accumulated": ["train.gradient_accumulation=5"],
+    "fp16": ["train.exchange.compression=fp16"],
+    "bf16": ["train.exchange.compression=bf16", "train.gradient_accumulation=5"],
+    "int8": ["train.exchange.compression=int8"],
+    "top_k": ["train.exchange.compression=top_k", "train.exchange.top_k_share=1.0"],
+    "power_sgd": ["train.exchange.compression=power_sgd", "train.exchange.power_sgd_rank=64"],
+    "local": ["train.exchange.average_every_steps=4", "train.exchange.average_delay_steps=2"],
 }
+EXACT = ("full", "sampled", "accumulated", "top_k", "power_sgd")
+"""What sums gradients without loss: all entries, or matrices of full rank."""
 
 
 class SplitFeed:
@@ -81,7 +89,11 @@ def train(folder: Path, ranks: int) -> None:
     table, _ = make_table(folder, files={9: [4]}, validation={9: [4]}, write=False)
     for name, overrides in KINDS.items():
         job: TrainingJob = make_job(
-            folder / f"{name}-{ranks}", table, *overrides, "train.negatives=30"
+            folder / f"{name}-{ranks}",
+            table,
+            *overrides,
+            "train.negatives=30",
+            "train.checkpoint_every_steps=1000",
         )
         settings = job.settings.model_copy(
             update={"model": job.settings.model.model_copy(update={"dropout": 0.0})}
@@ -93,7 +105,8 @@ def train(folder: Path, ranks: int) -> None:
         weights = {key: value.tolist() for key, value in trainer.average.state_dict().items()}
         content = {"metrics": result.metrics, "losses": tracker.losses, "weights": weights}
         path = folder / f"{name}-{ranks}-rank-{communicator.rank}.json"
-        path.write_text(json.dumps({**content, "events": result.events}))
+        content |= {"events": result.events, "bytes": result.sent_bytes_per_step}
+        path.write_text(json.dumps(content))
     train_pruned(folder, communicator)
     communicator.shutdown()
 

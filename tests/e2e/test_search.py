@@ -1,4 +1,4 @@
-"""`recsys search` as a user types it, after the ETL of a night on small logs."""
+"""`recsys search` and `recsys train --explain` as users type them, after a night's ETL."""
 
 from __future__ import annotations
 
@@ -23,16 +23,48 @@ SMALL = [
 EARLIER = str(DAY.replace(day=DAY.day - 1))  # what is on the night's day is held out
 
 
-def test_a_search_goes_on_and_its_best_settings_are_a_conf_file(
-    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell = Shell(tmp_path, capsys)
+def write_log(shell: Shell) -> None:
     log = [
         event(f"u{user}", f"i{(user + step) % 12}", f"{EARLIER}T{8 + step:02d}:{user:02d}:00Z")
         for user in range(40)
         for step in range(8)
     ]
     write_json(shell.logs / "log.json", log)
+
+
+def build_gold(shell: Shell) -> None:
+    for command in ("ingest", "build-silver", "build-gold"):
+        assert shell.call(command, *SMALL)[0] == 0
+
+
+def test_a_training_is_explained_before_it_begins(
+    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path, capsys)
+    write_log(shell)
+    build_gold(shell)
+    two = ["gold.min_row_groups=2", "train.launcher=horovodrun", "train.ranks=2"]
+    chosen = [*SMALL, *two, "train.exchange.compression=int8"]
+    shell.call("build-gold", *chosen)
+    with pytest.raises(SystemExit) as caught:
+        main(shell.arguments("train", "--explain", *chosen))
+    said = capsys.readouterr()
+    assert not caught.value.code, said.err
+    lines = dict(re.findall(r"^([a-z ]+): +(.+)$", said.out, re.M))
+    assert lines["strategy"] == "2 ranks (horovodrun), gradients as int8 each step"
+    assert re.match(r"[\d,]+ MiB at most, of which .* are 7 × 0\.0 MiB", lines["memory a rank"])
+    assert float(lines["sent a step"].split()[0]) > 0
+    assert int(lines["steps an epoch"]) > 0
+    assert re.match(r"[\d.]+ \(compute [\d.]+, exchange [\d.]+\)", lines["seconds an epoch"])
+    # Nothing was trained: evaluation still asks for it.
+    assert "train has not succeeded" in shell.fail("evaluate", *chosen)
+
+
+def test_a_search_goes_on_and_its_best_settings_are_a_conf_file(
+    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path, capsys)
+    write_log(shell)
     space, best = tmp_path / "space.yaml", tmp_path / "best.yaml"
     space.write_text("train.learning_rate: [0.02, 0.03]\nmodel.heads: [2, 3]\n")
 
@@ -49,8 +81,7 @@ def test_a_search_goes_on_and_its_best_settings_are_a_conf_file(
     assert f"error: build_gold has not succeeded for {DAY}" in err
     assert f"recsys build-gold --date {DAY}" in err
 
-    for command in ("ingest", "build-silver", "build-gold"):
-        assert shell.call(command, *SMALL)[0] == 0
+    build_gold(shell)
     outputs = []
     for trials in (2, 6):
         code, out, err = search(trials)

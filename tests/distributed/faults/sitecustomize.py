@@ -21,7 +21,7 @@ def plan_harm(kind: str, rank: int, step: int) -> None:
     from recsys.train.job import TrainingJob
     from recsys.train.loop import Trainer
 
-    train_step, load = Trainer._train_step, TrainingJob.load.__func__
+    train_step, load = Trainer.train_step, TrainingJob.load.__func__
     done = []
 
     def harm(trainer, batches):
@@ -40,7 +40,7 @@ def plan_harm(kind: str, rank: int, step: int) -> None:
         table = dataclasses.replace(job.table, files=job.table.files[1:])
         return dataclasses.replace(job, table=table)
 
-    Trainer._train_step = harm
+    Trainer.train_step = harm
     if kind == "shards" and os.environ["HOROVOD_RANK"] == str(rank):
         TrainingJob.load = classmethod(load_less)
 

@@ -1,0 +1,120 @@
+"""Ranks as if on machines of their own: each in a network namespace behind a shaped link.
+
+Needs root, `ip` and `tc` (token bucket filter). A link bounds what a rank sends; the bridge between
+them bounds nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from recsys.train.horovodrun import rank_environment
+from recsys.train.job import JOB_FILE, TrainingJob
+
+_BRIDGE, _NET, _LINK = "rsbr0", "10.77.0", "link0"
+_ROOT_ADDRESS = f"{_NET}.254"
+_HOSTS = Path("/etc/netns")
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _name(rank: int) -> str:
+    return f"rsrank{rank}"
+
+
+@contextmanager
+def linked_ranks(ranks: int, gbit: float | None) -> Iterator[None]:
+    """Namespaces for so many ranks; each sends ``gbit`` Gbit/s at most; None: unbound."""
+    try:
+        _run("ip", "link", "add", _BRIDGE, "type", "bridge")
+        _run("ip", "addr", "add", f"{_ROOT_ADDRESS}/24", "dev", _BRIDGE)
+        _run("ip", "link", "set", _BRIDGE, "up")
+        for rank in range(ranks):
+            _add_rank(rank, gbit)
+        yield
+    finally:
+        for rank in range(ranks):
+            subprocess.run(["ip", "netns", "del", _name(rank)], capture_output=True)
+            shutil.rmtree(_HOSTS / _name(rank), ignore_errors=True)
+        subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True)
+
+
+def _add_rank(rank: int, gbit: float | None) -> None:
+    name, outer = _name(rank), f"rsveth{rank}"
+    inside = ["ip", "-n", name]
+    _run("ip", "netns", "add", name)
+    # Gloo takes the address that the machine's own name has; `ip netns exec` shows this file there.
+    hosts = _HOSTS / name / "hosts"
+    hosts.parent.mkdir(parents=True, exist_ok=True)
+    hosts.write_text(f"127.0.0.1 localhost\n{_NET}.{rank + 1} {socket.gethostname()}\n")
+    _run("ip", "link", "add", outer, "type", "veth", "peer", "name", _LINK, "netns", name)
+    _run("ip", "link", "set", outer, "master", _BRIDGE, "up")
+    _run(*inside, "addr", "add", f"{_NET}.{rank + 1}/24", "dev", _LINK)
+    for device in ("lo", _LINK):
+        _run(*inside, "link", "set", device, "up")
+    if gbit is not None:
+        # A bucket of two milliseconds: less, and the kernel's timer bounds the rate.
+        burst = max(65_536, int(gbit * 1e9 / 8 * 0.002))
+        shape = [
+            "tbf",
+            "rate",
+            f"{round(gbit * 1000)}mbit",
+            "burst",
+            str(burst),
+            "latency",
+            "100ms",
+        ]
+        _run("tc", "-n", name, "qdisc", "add", "dev", _LINK, "root", *shape)
+
+
+def sent_bytes(ranks: int) -> list[int]:
+    """Bytes that each rank's link has sent, headers included."""
+    counter = f"/sys/class/net/{_LINK}/statistics/tx_bytes"
+    return [int(_run("ip", "netns", "exec", _name(rank), "cat", counter)) for rank in range(ranks)]
+
+
+def run_worker(job: TrainingJob, *options: str) -> None:
+    """What horovodrun does for ``job``, with each rank in its namespace.
+
+    Raises:
+        RuntimeError: a rank failed; its output was shown.
+    """
+    from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+    from horovod.runner.gloo_run import create_run_env_vars, create_slot_env_vars
+    from horovod.runner.http.http_server import RendezvousServer
+
+    ranks, path = job.settings.train.ranks, Path(job.checkpoint_dir) / JOB_FILE
+    job.save(path)
+    slots = get_host_assignments(
+        parse_hosts(",".join(f"{_NET}.{rank + 1}:1" for rank in range(ranks))), ranks
+    )
+    server = RendezvousServer(0)
+    port = server.start()
+    server.init(slots)
+    common = create_run_env_vars(_ROOT_ADDRESS, [_LINK], str(port))
+    command = [sys.executable, "-m", "recsys.train.worker", str(path), *options]
+    processes = []
+    for slot in slots:
+        environment = {**rank_environment(job), **common, **create_slot_env_vars(slot)}
+        environment["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
+        wrapped = ["ip", "netns", "exec", _name(slot.rank), *command]
+        processes.append(_start(wrapped, environment))
+    codes = [process.wait() for process in processes]
+    server.stop()
+    if any(codes):
+        raise RuntimeError(f"ranks ended with {codes}")
+
+
+def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command, env={**environment, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.DEVNULL
+    )

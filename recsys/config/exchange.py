@@ -1,0 +1,52 @@
+"""Settings of what ranks send each other while they train together."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recsys.config.section import Section
+
+
+class Exchange(Section):
+    compression: Literal["none", "fp16", "bf16", "int8", "top_k", "power_sgd"] = Field(
+        description="of gradients on their way between ranks (docs/distributed-training.md)"
+    )
+    top_k_share: float = Field(
+        gt=0, le=1, description="share of a gradient's entries that are sent (top_k)"
+    )
+    power_sgd_rank: int = Field(
+        ge=1, description="rank of the matrices that stand for a gradient (power_sgd)"
+    )
+    average_every_steps: int = Field(
+        ge=1,
+        description="1 adds gradients up over ranks each step; more: ranks train alone and average "
+        "their weights after so many steps (local SGD)",
+    )
+    average_delay_steps: int = Field(
+        ge=0,
+        description="steps that ranks go on with while an average is on its way (local SGD); less "
+        "than average_every_steps",
+    )
+    fusion_mb: int = Field(
+        ge=0, description="MiB of gradients that Horovod sends as one message; 0 fuses none"
+    )
+    cycle_ms: float = Field(
+        gt=0, description="milliseconds between two looks of Horovod at what is ready to be sent"
+    )
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Exchange:
+        if self.average_delay_steps >= self.average_every_steps:
+            raise ValueError(
+                f"average_delay_steps={self.average_delay_steps} must be less than "
+                f"average_every_steps={self.average_every_steps}: an average is there before the "
+                "next one is asked for"
+            )
+        if self.average_every_steps > 1 and self.compression != "none":
+            raise ValueError(
+                f"compression={self.compression} is of gradients, and with "
+                f"average_every_steps={self.average_every_steps} ranks send none; set one of them"
+            )
+        return self

@@ -107,14 +107,14 @@ def test_the_learning_rate_goes_by_the_share_that_is_done() -> None:
     train = load_settings(None, ["train.max_epochs=2", "train.warmup_steps=0"]).train
     one, two = make_feeds(table, rows, 1), make_feeds(table, rows, 2)
     state = TrainingState()
-    plain = plan_schedule(state, one[0], train)
+    plain = plan_schedule(state, one[0], train, 1)
     assert (plain.total_steps, plain.ahead) == (64, 0)
     take_over(state, two[0], 2)
     take_steps(state, two, 10)
     state.global_step = 10
-    assert plan_schedule(state, two[0], train).ahead == 0
+    assert plan_schedule(state, two[0], train, 2).ahead == 0
     take_over(state, one[0], 1)
-    schedule = plan_schedule(state, one[0], train)
+    schedule = plan_schedule(state, one[0], train, 1)
     assert schedule.at(10) == plain.at(20)
     state.epoch, state.step_in_epoch, state.global_step = 2, 0, 54
-    assert plan_schedule(state, one[0], train).ahead == 10
+    assert plan_schedule(state, one[0], train, 1).ahead == 10

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -17,6 +18,10 @@ ML_100K = REPOSITORY.parent / "shared/data/ml-100k"
 os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=400m"
 # Every test, and every process it starts, gets a key of its own instead of the user's.
 os.environ["RECSYS_PSEUDONYM_KEY"] = "a key for tests, sixteen bytes or more"
+
+# A busy machine draws slowly; that says nothing about what is tested.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

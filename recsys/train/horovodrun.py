@@ -165,16 +165,25 @@ def _end_stalled(job: TrainingJob, folder: Path, missing: set[int]) -> None:
 def rank_environment(job: TrainingJob) -> dict[str, str]:
     """What ranks get of this process's variables: all but the key that knows who users are."""
     kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_DRIVER}
-    threads = str(job.settings.train.threads_per_rank)
-    # Ranks give up by themselves before, with an error that names the rank (watchdog.py).
-    patience = str(2 * job.settings.train.stall_timeout_seconds)
-    own = {"OMP_NUM_THREADS": threads, "HOROVOD_GLOO_TIMEOUT_SECONDS": patience}
-    exchange = job.settings.train.exchange
-    horovod = {
-        "HOROVOD_FUSION_THRESHOLD": str(exchange.fusion_mb << 20),
-        "HOROVOD_CYCLE_TIME": str(exchange.cycle_ms),
+    settings = job.settings.train
+    tuning = {
+        "HOROVOD_FUSION_THRESHOLD": str(settings.exchange.fusion_mb << 20),
+        "HOROVOD_CYCLE_TIME": str(settings.exchange.cycle_ms),
     }
-    return {**_KEEP_MEMORY, **horovod, **kept, **own}
+    environment = {
+        **_KEEP_MEMORY,
+        **tuning,
+        **kept,
+        "OMP_NUM_THREADS": str(settings.threads_per_rank),
+        # Ranks give up by themselves before, with an error that names the rank (watchdog.py).
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(2 * settings.stall_timeout_seconds),
+    }
+    if settings.elastic:
+        # Horovod 0.28.1 writes beyond an array when it begins anew with one of these set
+        # (BayesianParameter::SetValue of a value that is fixed already), and the rank dies.
+        for name in tuning:
+            del environment[name]
+    return environment
 
 
 def _end_with_parent() -> None:

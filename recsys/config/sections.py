@@ -262,7 +262,7 @@ class Settings(Section):
                 raise ValueError(f"train.{name} is for elastic training: set train.min_ranks too")
         for name in ("fusion_mb", "cycle_ms"):
             if train.elastic and getattr(train.exchange, name) is not None:
-                # Horovod 0.28 ends with a segmentation fault when it starts again with these fixed.
+                # See rank_environment.
                 raise ValueError(
                     f"train.exchange.{name} can't be set for elastic training (train.min_ranks): "
                     "Horovod can't start again with it; set it to null"

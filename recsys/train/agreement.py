@@ -18,7 +18,7 @@ def check_agreement(job: TrainingJob, feed: Feed, communicator: Communicator) ->
     Raises:
         TrainingError: on every rank, naming those that differ; they would leave the others waiting.
     """
-    steps = [feed.steps_per_epoch(epoch) for epoch in range(job.settings.train.max_epochs)]
+    steps = feed.steps_per_epoch(0)
     plan = [job.fingerprint, job.table, job.settings.model, job.settings.train, steps]
     own = hashlib.sha256(repr(plan).encode()).hexdigest()
     differs = torch.zeros(communicator.size)
@@ -27,7 +27,7 @@ def check_agreement(job: TrainingJob, feed: Feed, communicator: Communicator) ->
     if others:
         raise TrainingError(
             f"rank {', '.join(map(str, others))} of {communicator.size} was started with other "
-            f"files, settings or steps than rank 0 ({steps[0]} steps in the first epoch here)",
+            f"files, settings or steps than rank 0 ({steps} steps in the first epoch here)",
             where=job.checkpoint_dir,
             do="see that all machines read the same job file, with the same release of recsys",
         )

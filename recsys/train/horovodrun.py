@@ -38,6 +38,7 @@ _STOP_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
 _KEPT_LINES = 200
 _LOOPBACK = {"localhost", "127.0.0.1"}
+_FUSION, _CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"
 _OF_THE_DRIVER = {"RECSYS_PSEUDONYM_KEY"}
 # The C library gives tensors of a few MiB back to the system at once, and every step pays for
 # fetching the pages again: a tenth of its time.
@@ -165,16 +166,24 @@ def _end_stalled(job: TrainingJob, folder: Path, missing: set[int]) -> None:
 def rank_environment(job: TrainingJob) -> dict[str, str]:
     """What ranks get of this process's variables: all but the key that knows who users are."""
     kept = {name: value for name, value in os.environ.items() if name not in _OF_THE_DRIVER}
-    threads = str(job.settings.train.threads_per_rank)
-    # Ranks give up by themselves before, with an error that names the rank (watchdog.py).
-    patience = str(2 * job.settings.train.stall_timeout_seconds)
-    own = {"OMP_NUM_THREADS": threads, "HOROVOD_GLOO_TIMEOUT_SECONDS": patience}
-    exchange = job.settings.train.exchange
+    settings, exchange = job.settings.train, job.settings.train.exchange
+    environment = {
+        **_KEEP_MEMORY,
+        **kept,
+        "OMP_NUM_THREADS": str(settings.threads_per_rank),
+        # Ranks give up by themselves before, with an error that names the rank (watchdog.py).
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(2 * settings.stall_timeout_seconds),
+    }
     if exchange.fusion_mb is not None:
-        own["HOROVOD_FUSION_THRESHOLD"] = str(exchange.fusion_mb << 20)
+        environment[_FUSION] = str(exchange.fusion_mb << 20)
     if exchange.cycle_ms is not None:
-        own["HOROVOD_CYCLE_TIME"] = str(exchange.cycle_ms)
-    return {**_KEEP_MEMORY, **kept, **own}
+        environment[_CYCLE] = str(exchange.cycle_ms)
+    if settings.elastic:
+        # Horovod 0.28.1 writes beyond an array when it begins anew with one of these set
+        # (BayesianParameter::SetValue of a value that is fixed already), and the rank dies.
+        for name in (_FUSION, _CYCLE):
+            environment.pop(name, None)
+    return environment
 
 
 def _end_with_parent() -> None:

@@ -43,7 +43,7 @@ def plan_fault(patch: pytest.MonkeyPatch, fault: str) -> None:
     patch.setenv("TEST_FAULT", fault)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -66,7 +66,7 @@ def is_stopped(job: TrainingJob, rank: int) -> int:
 def assert_no_ranks_left(job: TrainingJob) -> None:
     """No process on this machine still runs the job."""
     wanted = str(Path(job.checkpoint_dir) / JOB_FILE).encode()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         left = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):

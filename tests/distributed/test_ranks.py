@@ -20,7 +20,12 @@ from recsys.schemas import PinnedTable
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.launch import launch_training
 from recsys.train.rank_files import PID_FILE
-from tests.distributed.processes import assert_no_ranks_left, environment, start_launcher
+from tests.distributed.processes import (
+    assert_no_ranks_left,
+    environment,
+    start_launcher,
+    wait_until,
+)
 from tests.distributed.two_ranks import EXACT, KINDS, STEPS
 from tests.training_tables import make_job, make_table
 
@@ -228,10 +233,8 @@ def test_stopping_the_launcher_leaves_no_rank_behind(
 ) -> None:
     job = make_job(tmp_path, table, *TWO, "train.max_epochs=100000", "train.patience=100000")
     launcher = start_launcher(job, tmp_path / "job.json")
-    folder, deadline = Path(job.checkpoint_dir), time.monotonic() + 60
-    while not list(folder.glob("*.checkpoint")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    folder = Path(job.checkpoint_dir)
+    wait_until(lambda: list(folder.glob("*.checkpoint")))
     launcher.send_signal(number)
-    launcher.wait(30)
-    assert list(folder.glob("*.checkpoint"))
+    launcher.wait(60)
     assert_no_ranks_left(job)

@@ -96,3 +96,15 @@ def test_ranks_do_not_get_the_key_of_the_pseudonyms(
     environment = rank_environment(make_job(tmp_path, table, "train.threads_per_rank=3"))
     assert "RECSYS_PSEUDONYM_KEY" not in environment
     assert (environment["AWS_REGION"], environment["OMP_NUM_THREADS"]) == ("eu-central-1", "3")
+
+
+def test_ranks_that_may_meet_anew_get_no_tuning_of_horovod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "2")
+    table, _ = make_table(tmp_path / "t", files={9: [4, 4]}, validation={9: [4]}, write=False)
+    names = {"HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"}
+    plain = ("train.launcher=horovodrun", "train.ranks=2")
+    assert names <= rank_environment(make_job(tmp_path, table, *plain)).keys()
+    elastic = rank_environment(make_job(tmp_path, table, *plain, "train.min_ranks=1"))
+    assert not names & elastic.keys()

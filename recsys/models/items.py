@@ -56,6 +56,7 @@ class ItemTable(nn.Module):
     ) -> None:
         super().__init__()
         self.neighbor_weight = neighbor_weight
+        self.sparse = False  # as of nn.Embedding: gradients of look-ups hold the looked-up rows
         self.weight = nn.Parameter(torch.empty(num_items + 1, dims))
         self.attribute_embedding = (
             nn.Parameter(torch.empty(num_attributes, dims)) if attribute_links else None
@@ -128,7 +129,9 @@ class ItemTable(nn.Module):
         return vectors + _sum_rows(self.attribute_embedding, columns, offsets, weights)
 
     def _own_embedding(self, items: Tensor | None) -> Tensor:
-        return self.weight if items is None else functional.embedding(items, self.weight)
+        if items is None:
+            return self.weight
+        return functional.embedding(items, self.weight, sparse=self.sparse)
 
     def links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, offsets and weights of the links of ``items``, or of all items."""

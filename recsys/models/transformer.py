@@ -46,6 +46,7 @@ class SequenceTransformer(Recommender):
     """
 
     bias_column: Tensor
+    row_tables = ("item_embedding",)
     config: TransformerConfig
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -25,19 +25,20 @@ from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.models import make_model
+from recsys.train.moving_average import MovingAverage, copy_parameters
 from recsys.train.objectives import make_objective
 from recsys.train.optimization import (
     Schedule,
     autocast,
     choose_device,
     choose_precision,
-    copy_parameters,
+    clip_gradients,
     make_optimizer,
     step_seed,
-    update_average,
 )
 from recsys.train.popularity import count_targets
 from recsys.train.progress import ProgressReport
+from recsys.train.row_tables import use_sparse_rows
 from recsys.train.search import NeverPrune, Pruner
 from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
@@ -75,7 +76,10 @@ class Trainer:
         if job.start_from:
             self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
-        self.exchange = make_exchange(self.settings.exchange, communicator)
+        use_sparse_rows(self.model, job, self.objective.touched_rows(communicator.size))
+        decay = self.settings.weight_average_decay
+        self.moving_average = MovingAverage(self.average, self.model, decay)
+        self.exchange = make_exchange(self.settings.exchange, communicator, self.model)
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = self.exchange.attach(
             make_optimizer(self.model, self.settings), self.model, accumulation
@@ -174,14 +178,12 @@ class Trainer:
             total += loss.detach()
         with self.exchange.reduced(self.optimizer):
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(
-                self.model.parameters(), self.settings.gradient_clip_norm
-            )
+            clip_gradients(self.model, self.settings.gradient_clip_norm)
+            self.moving_average.before_step()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.exchange.after_step(self.model, state.global_step)
-        decay = self.settings.weight_average_decay
-        update_average(self.average, self.model, decay, state.global_step)
+        self.moving_average.after_step(state.global_step)
         own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
         self._pending.append(torch.cat([total.double()[None], own]))
         state.global_step += 1
@@ -244,6 +246,7 @@ class Trainer:
 
     def _agree(self) -> None:
         """Whatever ranks have of their own becomes common: so it is judged and saved."""
+        self.moving_average.settle()
         moments = (
             value
             for state in self.optimizer.state.values()

@@ -156,6 +156,9 @@ def test_compression_sends_as_many_bytes_as_it_says(
         small = sum(4 * n for n in sizes if n < 1024)
         held_back = sum(4 * n for n in sizes if n >= 1024) / STEPS if loss == "int8" else 0
         assert reports[loss, 2, 0]["bytes"] == pytest.approx(shares + small + held_back)
+    table = 4 * torch.tensor(reports["full", 2, 0]["weights"]["item_embedding.weight"]).numel()
+    rows = reports["sparse", 2, 0]["bytes"] - (whole - table)
+    assert 0 < rows <= table / 16 * 17  # each with its number
     assert reports["local", 2, 0]["bytes"] == pytest.approx(whole * (1 / 4 + 4 / STEPS), rel=0.01)
 
 

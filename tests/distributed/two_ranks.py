@@ -22,6 +22,11 @@ STEPS, ROWS = 12, 16
 KINDS = {
     "full": ["train.exclude_own_items=true"],
     "sampled": ["train.loss=sampled_softmax", "train.negative_popularity=0.5"],
+    "sparse": [
+        "train.loss=sampled_softmax",
+        "train.exchange.rows=sparse",
+        "train.weight_decay=0.01",
+    ],
     "accumulated": ["train.gradient_accumulation=5"],
     "fp16": ["train.exchange.compression=fp16"],
     "bf16": ["train.exchange.compression=bf16", "train.gradient_accumulation=5"],
@@ -30,7 +35,7 @@ KINDS = {
     "power_sgd": ["train.exchange.compression=power_sgd", "train.exchange.power_sgd_rank=64"],
     "local": ["train.exchange.average_every_steps=4", "train.exchange.average_delay_steps=2"],
 }
-EXACT = ("full", "sampled", "accumulated", "top_k", "power_sgd")
+EXACT = ("full", "sampled", "sparse", "accumulated", "top_k", "power_sgd")
 """What sums gradients without loss: all entries, or matrices of full rank."""
 
 

@@ -59,6 +59,12 @@ class NextItem(Objective):
         if self._sampler is not None:
             self._sampler = NegativeSampler(counts, self.settings.negative_popularity)
 
+    def touched_rows(self, ranks: int) -> int | None:
+        if self._sampler is None:
+            return None
+        beside = self.settings.negatives + 1  # and padding
+        return self.rows_of_windows(ranks, self.job.max_length + 1, beside)
+
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return batch.choose_targets(horizon=1)
 

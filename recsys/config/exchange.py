@@ -24,6 +24,10 @@ class Exchange(Section):
         "that a step touches (losses that sample, pairs), whose moments and weight decay then move "
         "only when they are touched; auto is sparse where that is a tenth of a table at most"
     )
+    tables: Literal["replicated", "sharded"] = Field(
+        description="where the item table is: whole on every rank, or split by rows over the ranks "
+        "(transformer, task next_item), whose memory then falls with their number"
+    )
     average_every_steps: int = Field(
         ge=1,
         description="1 adds gradients up over ranks each step; more: ranks train alone and average "
@@ -58,5 +62,10 @@ class Exchange(Section):
             raise ValueError(
                 f"rows=sparse is of gradients, and with average_every_steps="
                 f"{self.average_every_steps} ranks send none; set rows=auto"
+            )
+        if self.average_every_steps > 1 and self.tables == "sharded":
+            raise ValueError(
+                "tables=sharded needs the gradients of all ranks in each step, and with "
+                f"average_every_steps={self.average_every_steps} they step alone; set one of them"
             )
         return self

@@ -18,15 +18,14 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
+from recsys.models import Recommender
 from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator
 from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.models import make_model
 from recsys.train.moving_average import MovingAverage, copy_parameters
-from recsys.train.objectives import make_objective
 from recsys.train.optimization import (
     Schedule,
     autocast,
@@ -40,6 +39,7 @@ from recsys.train.popularity import count_targets
 from recsys.train.progress import ProgressReport
 from recsys.train.row_tables import use_sparse_rows
 from recsys.train.search import NeverPrune, Pruner
+from recsys.train.sharding import make_tables
 from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
@@ -66,13 +66,14 @@ class Trainer:
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
         torch.manual_seed(self.settings.seed)
-        self.model = make_model(job).to(self.device)
+        self.tables = make_tables(job, communicator)
+        self.model = self.tables.make_model().to(self.device)
         self.new_items = copy_weights(self.model, job) if job.start_from else None
         self.average = copy_parameters(self.model)
         self.weight_names = {name for name, _ in self.model.named_parameters()}
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.objective = make_objective(job, self.device)
+        self.objective = self.tables.make_objective(self.device)
         if job.start_from:
             self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
@@ -84,6 +85,7 @@ class Trainer:
         self.optimizer = self.exchange.attach(
             make_optimizer(self.model, self.settings), self.model, accumulation
         )
+        self.tables.attach(self.model, self.average, self.optimizer)
         self.state = TrainingState()
         identity = f"{job.fingerprint} on {communicator.size} ranks"
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), identity)
@@ -178,7 +180,7 @@ class Trainer:
             total += loss.detach()
         with self.exchange.reduced(self.optimizer):
             self.scaler.unscale_(self.optimizer)
-            clip_gradients(self.model, self.settings.gradient_clip_norm)
+            clip_gradients(self.model, self.settings.gradient_clip_norm, self.communicator)
             self.moving_average.before_step()
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -229,6 +231,7 @@ class Trainer:
                 name: weight.detach().cpu().clone() if name in self.weight_names else weight.cpu()
                 for name, weight in self.average.state_dict().items()
             }
+            self.tables.keep_best()
         if self.communicator.rank == 0:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)
@@ -258,6 +261,7 @@ class Trainer:
         self.state.sent_bytes = self._sent_before + self.exchange.sent_bytes
 
     def _save_checkpoint(self) -> None:
+        self.tables.save(self.state.global_step)
         if self.communicator.rank != 0:
             return
         self.state.seconds = time.perf_counter() - self.started
@@ -285,12 +289,14 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.exchange.load_state_dict(content["exchange"])
+        self.tables.load(self.state.global_step)
 
     def _finish(self) -> TrainingResult:
         state, job = self.state, self.job
         waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
         waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
         self.model.load_state_dict(self.best_weights)
+        self.tables.use_best()
         last = self.objective.finish(self.model, self.feed, self.communicator)
         result = TrainingResult(
             fingerprint=job.fingerprint,
@@ -307,17 +313,19 @@ class Trainer:
             sent_bytes_per_step=state.sent_bytes / max(1, state.global_step),
             pruned=state.pruned,
         )
+        whole = self.tables.collect(self.model)
         if self.communicator.rank == 0:
-            self._write(result)
+            self._write(result, whole)
         self.communicator.barrier()
         return result
 
-    def _write(self, result: TrainingResult) -> None:
+    def _write(self, result: TrainingResult, model: Recommender) -> None:
         if not result.pruned:
-            save_trained(self.job, self.model, result)
+            save_trained(self.job, model, result)
         self.tracker.finish(result, self.state.history)
         result.save(self.job.result_path)
         self.checkpoints.clear()
+        self.tables.clear()
 
 
 FeedFactory = Callable[[TrainingJob, Communicator], Feed]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.models import Recommender
-from recsys.models.sparse_tables import dense_weights, sparse_weights
+from recsys.models.sparse_tables import sparse_weights
 from recsys.train.row_optimizer import touched_rows
 
 _ROWS_AT_ONCE = 1 << 16
@@ -41,12 +41,11 @@ class MovingAverage:
     def __init__(self, average: nn.Module, model: nn.Module, decay: float) -> None:
         self._decay = decay
         averages = dict(average.named_parameters())
-        dense = dense_weights(model)
+        sparse = sparse_weights(model)
+        dense = {name: part for name, part in model.named_parameters() if name not in sparse}
         self._averages: list[Tensor] = [averages[name] for name in dense]
         self._weights: list[Tensor] = list(dense.values())
-        self._tables = [
-            _LateRows(averages[name], weight) for name, weight in sparse_weights(model).items()
-        ]
+        self._tables = [_LateRows(averages[name], weight) for name, weight in sparse.items()]
 
     @torch.no_grad()
     def before_step(self) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recsys.config import Train
-from recsys.models.sparse_tables import dense_weights, sparse_weights
+from recsys.models.sparse_tables import common_weights, sharded_weights, sparse_weights
+from recsys.train.communication import Communicator
 from recsys.train.row_optimizer import SplitOptimizer, make_row_optimizer, touched_rows
 
 
@@ -61,24 +62,28 @@ class Schedule:
 def make_optimizer(model: nn.Module, settings: Train) -> Optimizer:
     """Adam, AdamW or SGD; weight decay is for matrices alone, not for norms and biases.
 
-    Tables with sparse gradients have an optimizer of their own beside it (``SplitOptimizer``).
+    Tables that are sparse or split have an optimizer of their own beside it (``SplitOptimizer``).
 
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019 for AdamW; Sutskever et al. 2013,
     section 2, for Nesterov momentum.
     """
-    dense, tables = (list(kind(model).values()) for kind in (dense_weights, sparse_weights))
-    groups = [
+    rest = _make_dense_optimizer(list(common_weights(model).values()), settings)
+    sparse, sharded = list(sparse_weights(model).values()), list(sharded_weights(model).values())
+    if sparse:
+        return SplitOptimizer(rest, make_row_optimizer(sparse, settings), bool(sharded))
+    if sharded:
+        return SplitOptimizer(rest, _make_dense_optimizer(sharded, settings), split=True)
+    return rest
+
+
+def _make_dense_optimizer(weights: list[nn.Parameter], settings: Train) -> Optimizer:
+    groups: list[dict[str, Any]] = [
         {
-            "params": [weight for weight in dense if weight.ndim > 1],
+            "params": [weight for weight in weights if weight.ndim > 1],
             "weight_decay": settings.weight_decay,
         },
-        {"params": [weight for weight in dense if weight.ndim <= 1], "weight_decay": 0.0},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
-    rest = _make_dense_optimizer(groups, settings)
-    return SplitOptimizer(rest, make_row_optimizer(tables, settings)) if tables else rest
-
-
-def _make_dense_optimizer(groups: list[dict[str, Any]], settings: Train) -> Optimizer:
     rate = settings.learning_rate
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
@@ -89,20 +94,28 @@ def _make_dense_optimizer(groups: list[dict[str, Any]], settings: Train) -> Opti
     return kind(groups, lr=rate, fused=True)
 
 
-def clip_gradients(model: nn.Module, largest: float) -> None:
+def clip_gradients(model: nn.Module, largest: float, communicator: Communicator) -> None:
     """Scale all gradients down in place where their L2 norm in all is above ``largest``.
 
-    Sparse ones (coalesced) count with their rows, which is what a dense one would have.
+    Sparse ones (coalesced) count with their rows, which is what a dense one would have; of tables
+    that are split over ranks the parts of all ranks count.
     """
-    parts = []
+    own: list[Tensor] = []
+    common: list[Tensor] = []
+    sharded = {id(weight) for weight in sharded_weights(model).values()}
     for weight in model.parameters():
         if weight.grad is None:
             continue
         values = touched_rows(weight.grad)[1] if weight.grad.is_sparse else weight.grad
         part = values.detach()
         part.grad = values
-        parts.append(part)
-    torch.nn.utils.clip_grad_norm_(parts, largest)
+        (own if id(weight) in sharded else common).append(part)
+    if not sharded:
+        torch.nn.utils.clip_grad_norm_(common, largest)
+        return
+    norms = [torch.nn.utils.get_total_norm(parts).double() for parts in (own, common)]
+    squares = communicator.allreduce_sum(norms[0].square()[None])[0] + norms[1].square()
+    torch.nn.utils.clip_grads_with_norm_([*own, *common], largest, squares.sqrt().float())
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:

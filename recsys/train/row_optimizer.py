@@ -67,11 +67,12 @@ class SplitOptimizer(Optimizer):
     Attributes:
         rest: of weights with dense gradients.
         rows: of tables.
+        split: each rank has rows of its own: their state is no part of this one's.
     """
 
-    def __init__(self, rest: Optimizer, rows: Optimizer) -> None:
+    def __init__(self, rest: Optimizer, rows: Optimizer, split: bool = False) -> None:
         super().__init__([*rest.param_groups, *rows.param_groups], {})
-        self.rest, self.rows = rest, rows
+        self.rest, self.rows, self.split = rest, rows, split
         self._share()
 
     def replace_rest(self, rest: Optimizer) -> None:
@@ -84,7 +85,9 @@ class SplitOptimizer(Optimizer):
         count = len(self.rest.param_groups)
         self.rest.param_groups = self.param_groups[:count]
         self.rows.param_groups = self.param_groups[count:]
-        self.rest.state = self.rows.state = self.state
+        self.rest.state = self.state
+        if not self.split:
+            self.rows.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of ``state_dict``."""
@@ -95,7 +98,7 @@ class SplitOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Both step; gradients of tables are coalesced."""
         for group in self.rows.param_groups:
-            if group["row_decay"] > 0:
+            if group.get("row_decay", 0.0) > 0:
                 _decay_rows(group)
         self.rest.step()
         self.rows.step()

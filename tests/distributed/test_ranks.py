@@ -177,11 +177,11 @@ def test_what_rank_zero_is_told_ends_the_training_of_both(
         assert reports["pruned", ranks, rank] == [True, 2, False]  # pruned, epochs, a bundle
 
 
-@pytest.mark.parametrize("compression", ["none", "int8"])
+@pytest.mark.parametrize("exchange", ["compression=none", "compression=int8", "tables=sharded"])
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
-    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str
+    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], exchange: str
 ) -> None:
-    chosen = f"train.exchange.compression={compression}"
+    chosen = f"train.exchange.{exchange}"
     job = make_job(tmp_path / "a", table, *TWO, chosen, "train.max_epochs=8", "train.patience=8")
     undisturbed = launch_training(job)
     assert undisturbed.epochs == 8

@@ -99,6 +99,8 @@ def test_same_seed_same_weights(table: tuple[PinnedTable, Windows], tmp_path: Pa
         "train.optimizer=sgd",
         "train.loss=gbce train.exchange.rows=sparse train.weight_decay=0.01",
         "train.loss=gbce train.exchange.rows=sparse train.optimizer=sgd",
+        "train.exchange.tables=sharded",
+        "train.loss=gbce train.exchange.rows=sparse train.exchange.tables=sharded",
     ],
 )
 @pytest.mark.parametrize("fail_at", [3, 20, 40])

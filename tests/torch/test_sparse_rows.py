@@ -161,7 +161,7 @@ def test_the_norm_counts_sparse_rows(rows: list[int], largest: float) -> None:
         loss_of(model, rows).backward()
         weight = model[0].weight  # type: ignore[index]
         weight.grad = weight.grad.coalesce() if weight.grad.is_sparse else weight.grad
-        clip_gradients(model, largest)
+        clip_gradients(model, largest, SingleProcess())
     for found, wanted in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(found.grad.to_dense(), wanted.grad)
 

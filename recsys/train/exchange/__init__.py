@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from recsys.config import Exchange as Settings
-from recsys.models.sparse_tables import sparse_weights
+from recsys.models.sparse_tables import sharded_weights, sparse_weights
 from recsys.train.communication import Communicator
 from recsys.train.exchange.contract import Compressor, Exchange
 from recsys.train.exchange.gradients import CompressedGradients, WholeGradients
@@ -19,9 +19,10 @@ __all__ = ["Exchange", "make_exchange"]
 
 
 def make_exchange(settings: Settings, communicator: Communicator, model: nn.Module) -> Exchange:
-    """The exchange that the settings name, and by rows where the model has sparse gradients."""
+    """The exchange that the settings name, with tables apart that are sparse or split."""
     exchange = _make_exchange(settings, communicator)
-    return RowGradients(communicator, exchange) if sparse_weights(model) else exchange
+    apart = sparse_weights(model) or sharded_weights(model)
+    return RowGradients(communicator, exchange) if apart else exchange
 
 
 def _make_exchange(settings: Settings, communicator: Communicator) -> Exchange:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recsys.models.sparse_tables import sparse_weights
+from recsys.models.sparse_tables import sharded_weights, sparse_weights
 from recsys.train.communication import Communicator
 from recsys.train.exchange.contract import Exchange
 from recsys.train.row_optimizer import SplitOptimizer, touched_rows
@@ -25,6 +25,8 @@ class RowGradients(Exchange):
     them: so rows go one by one while T < 2 R, which of two ranks is always. Otherwise the table
     goes whole, with a column that counts who touched a row, so that optimizers see the same rows.
 
+    The gradient of a table that is split over ranks is complete where it is, and stays there.
+
     Args:
         communicator: of all ranks.
         rest: what is done with all other weights.
@@ -34,10 +36,13 @@ class RowGradients(Exchange):
         super().__init__(communicator)
         self._rest = rest
         self._weights: dict[str, nn.Parameter] = {}
+        self._complete: set[str] = set()
 
     def attach(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         assert isinstance(optimizer, SplitOptimizer), "made for a model with sparse gradients"
         self._weights = sparse_weights(model)
+        alone = self.communicator.size == 1
+        self._complete = set(self._weights if alone else sharded_weights(model))
         optimizer.replace_rest(self._rest.attach(optimizer.rest, model, backwards))
         return optimizer
 
@@ -57,18 +62,19 @@ class RowGradients(Exchange):
 
     def _find_whole(self, own: dict[str, Tensor]) -> set[str]:
         """Tables of which so many rows are touched that they are cheaper whole."""
-        if self.communicator.size <= 2:
+        sent = {name: part for name, part in own.items() if name not in self._complete}
+        if self.communicator.size <= 2 or not sent:
             return set()
-        counts = torch.tensor([gradient._nnz() for gradient in own.values()], dtype=torch.float64)
+        counts = torch.tensor([gradient._nnz() for gradient in sent.values()], dtype=torch.float64)
         touched = self.communicator.allreduce_sum(counts).tolist()
         return {
             name
-            for (name, gradient), rows in zip(own.items(), touched, strict=True)
+            for (name, gradient), rows in zip(sent.items(), touched, strict=True)
             if rows >= 2 * len(gradient)
         }
 
     def _start(self, name: str, gradient: Tensor, whole: bool) -> Callable[[], Tensor]:
-        if self.communicator.size == 1:
+        if name in self._complete:
             return lambda: gradient
         return (self._start_whole if whole else self._start_rows)(name, gradient)
 

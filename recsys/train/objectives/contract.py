@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recsys.models.sparse_tables import dense_weights
+from recsys.models.sparse_tables import common_weights
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
@@ -136,4 +136,4 @@ class Objective(ABC):
 
 def no_loss(model: nn.Module) -> Tensor:
     """Zero with dense gradients: Horovod waits for one of every weight from every rank."""
-    return torch.stack([weight.sum() * 0.0 for weight in dense_weights(model).values()]).sum()
+    return torch.stack([weight.sum() * 0.0 for weight in common_weights(model).values()]).sum()

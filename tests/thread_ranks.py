@@ -50,13 +50,16 @@ class ThreadRank(SingleProcess):
         return self.start_allreduce(values, "sum")()
 
     def start_allreduce(self, values: Tensor, name: str) -> Wait:
+        self.sent_bytes += 2 * values.nbytes * (self.size - 1) // self.size
         return self._start(name, values.clone(), lambda parts: torch.stack(parts).sum(dim=0))
 
     def start_allgather(self, values: Tensor, name: str) -> Wait:
+        self.sent_bytes += values.nbytes * (self.size - 1)
         return self._start(name, values.clone(), torch.cat)
 
     def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
         assert sum(splits) == len(values)
+        self.sent_bytes += (sum(splits) - splits[self.rank]) * values[:1].nbytes
         parts = values.clone().split(list(splits))
         return self._start(
             name, parts, lambda all_parts: torch.cat([p[self.rank] for p in all_parts])

@@ -19,6 +19,15 @@ class Exchange(Section):
     power_sgd_rank: int = Field(
         ge=1, description="rank of the matrices that stand for a gradient (power_sgd)"
     )
+    rows: Literal["dense", "sparse", "auto"] = Field(
+        description="gradients of tables of items and users: as large as the table, or the rows "
+        "that a step touches (losses that sample, pairs), whose moments and weight decay then move "
+        "only when they are touched; auto is sparse where that is a tenth of a table at most"
+    )
+    tables: Literal["replicated", "sharded"] = Field(
+        description="where the item table is: whole on every rank, or split by rows over the ranks "
+        "(transformer, task next_item), whose memory then falls with their number"
+    )
     average_every_steps: int = Field(
         ge=1,
         description="1 adds gradients up over ranks each step; more: ranks train alone and average "
@@ -52,5 +61,15 @@ class Exchange(Section):
             raise ValueError(
                 f"compression={self.compression} is of gradients, and with "
                 f"average_every_steps={self.average_every_steps} ranks send none; set one of them"
+            )
+        if self.average_every_steps > 1 and self.rows == "sparse":
+            raise ValueError(
+                f"rows=sparse is of gradients, and with average_every_steps="
+                f"{self.average_every_steps} ranks send none; set rows=auto"
+            )
+        if self.average_every_steps > 1 and self.tables == "sharded":
+            raise ValueError(
+                "tables=sharded needs the gradients of all ranks in each step, and with "
+                f"average_every_steps={self.average_every_steps} they step alone; set one of them"
             )
         return self

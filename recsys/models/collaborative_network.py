@@ -43,6 +43,7 @@ class CollaborativeNetwork(Recommender):
     """
 
     user_tables = ("user_embedding.weight",)
+    row_tables = ("user_embedding", "item_embedding")
     config: CollaborativeNetworkConfig
 
     def __init__(self, config: CollaborativeNetworkConfig) -> None:

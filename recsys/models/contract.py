@@ -42,10 +42,13 @@ class Recommender(nn.Module, ABC):
     Attributes:
         config: its shape.
         user_tables: names of weights with a row a user, zeros where it is unknown (see ``pairs``).
+        row_tables: names of modules whose ``weight`` a training may look up by rows alone; then
+            its gradients can be sparse (see ``sparse_tables``).
     """
 
     config: Any
     user_tables: ClassVar[tuple[str, ...]] = ()
+    row_tables: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def knows(self, given: Inputs) -> Tensor:

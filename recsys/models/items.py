@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_STD = 0.02
+STD = 0.02
 
 # Said once a process, from within torch: that sparse tensors are a beta and not checked by default.
 warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
@@ -43,7 +43,12 @@ class ItemTable(nn.Module):
     together. Items with few events so learn from those around them.
 
     Column 0 is the item's bias (see ``SequenceTransformer``): it is the item's own.
+
+    Attributes:
+        sharded: ``weight`` holds the rows of this rank alone.
     """
+
+    sharded = False
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class ItemTable(nn.Module):
     ) -> None:
         super().__init__()
         self.neighbor_weight = neighbor_weight
+        self.sparse = False  # as of nn.Embedding: gradients of look-ups hold the looked-up rows
         self.weight = nn.Parameter(torch.empty(num_items + 1, dims))
         self.attribute_embedding = (
             nn.Parameter(torch.empty(num_attributes, dims)) if attribute_links else None
@@ -80,9 +86,14 @@ class ItemTable(nn.Module):
         """Draw new embeddings; padding and biases are zero."""
         for table in (self.weight, self.attribute_embedding):
             if table is not None:
-                nn.init.normal_(table, std=_STD)
+                nn.init.normal_(table, std=STD)
                 table[:, 0] = 0.0
         self.weight[0] = 0.0
+
+    @torch.no_grad()
+    def set_biases(self, biases: Tensor) -> None:
+        """Set the bias of each item, float [num_items], from item 1 on."""
+        self.weight[1:, 0] = biases
 
     def __getstate__(self) -> dict[str, Any]:
         # Sparse tensors can neither be copied nor pickled; this one is made again when needed.
@@ -128,7 +139,9 @@ class ItemTable(nn.Module):
         return vectors + _sum_rows(self.attribute_embedding, columns, offsets, weights)
 
     def _own_embedding(self, items: Tensor | None) -> Tensor:
-        return self.weight if items is None else functional.embedding(items, self.weight)
+        if items is None:
+            return self.weight
+        return functional.embedding(items, self.weight, sparse=self.sparse)
 
     def links_of(self, name: str, items: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, offsets and weights of the links of ``items``, or of all items."""

@@ -100,7 +100,7 @@ class _FullSoftmax(torch.autograd.Function):
                     ctx.gradients[0][part] = (shares @ items).float() * worth
                     ctx.gradients[1].add_(shares.T @ (hidden[part] * worth).to(dtype))
             if ctx.gradients is not None:
-                _subtract_targets(ctx.gradients, hidden, item_vectors, targets, weights)
+                subtract_targets(ctx.gradients, hidden, item_vectors, targets, weights)
         return total
 
     @staticmethod
@@ -111,7 +111,7 @@ class _FullSoftmax(torch.autograd.Function):
         return by_state, by_item, None, None, None, None
 
 
-def _subtract_targets(
+def subtract_targets(
     gradients: tuple[Tensor, Tensor],
     hidden: Tensor,
     item_vectors: Tensor,

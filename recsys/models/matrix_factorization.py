@@ -38,6 +38,7 @@ class MatrixFactorization(Recommender):
     """
 
     user_tables = ("user_factors.weight", "user_biases.weight")
+    row_tables = ("user_factors", "item_factors", "user_biases", "item_biases")
     config: MatrixFactorizationConfig
 
     def __init__(self, config: MatrixFactorizationConfig) -> None:

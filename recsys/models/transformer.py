@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,13 +47,16 @@ class SequenceTransformer(Recommender):
     """
 
     bias_column: Tensor
+    row_tables = ("item_embedding",)
     config: TransformerConfig
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(
+        self, config: TransformerConfig, make_table: Callable[..., ItemTable] = ItemTable
+    ) -> None:
         super().__init__()
         self.config = config
         dims = config.dims
-        self.item_embedding = ItemTable(
+        self.item_embedding = make_table(
             config.num_items,
             dims,
             config.num_attributes,
@@ -109,7 +113,7 @@ class SequenceTransformer(Recommender):
         Source: Lin et al. 2017, "Focal Loss", section 3.3, on starting from the base rates.
         """
         logs = torch.log(counts[1:].to(self.item_embedding.weight) + 1.0)
-        self.item_embedding.weight[1:, 0] = logs - logs.mean()
+        self.item_embedding.set_biases(logs - logs.mean())
 
     @torch.no_grad()
     def place_new_items(self, counts: Tensor, new: Tensor) -> None:

@@ -43,11 +43,8 @@ class CheckpointStore:
 
     def save(self, global_step: int, state: dict[str, Any]) -> None:
         """Write ``state`` (tensors and plain values) and remove all but the two newest."""
-        with new_file(self.folder / f"step-{global_step:09d}.checkpoint") as file:
-            torch.save({"identity": self.identity, "state": state}, file)
-            digest = hash_file(file)
-            file.seek(0, os.SEEK_END)
-            file.write(digest)
+        path = self.folder / f"step-{global_step:09d}.checkpoint"
+        write_checkpoint(path, {"identity": self.identity, "state": state})
         for old in self._paths()[_KEEP:]:
             old.unlink(missing_ok=True)
 
@@ -70,6 +67,10 @@ class CheckpointStore:
         paths = self._paths()
         return _step(paths[0]) if paths else None
 
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, newest first."""
+        return [_step(path) for path in self._paths()]
+
     def clear(self) -> None:
         """Remove all checkpoints: the training is complete."""
         for path in self._paths():
@@ -87,8 +88,17 @@ def _step(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to a file, whole or not at all."""
+    with new_file(path) as file:
+        torch.save(content, file)
+        digest = hash_file(file)
+        file.seek(0, os.SEEK_END)
+        file.write(digest)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """``identity`` and ``state`` of a file.
+    """Inverse of ``write_checkpoint``; tensors are mapped to the file.
 
     Raises:
         OSError, ValueError, RuntimeError: it can't be read, or is damaged.

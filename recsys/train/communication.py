@@ -54,6 +54,7 @@ class Communicator(Protocol):
         """An optimizer that sums gradients over ranks while the last of ``backwards`` runs.
 
         Args:
+            optimizer: of some or all weights of ``model``.
             half: gradients travel as float16.
         """
 
@@ -148,8 +149,12 @@ class HorovodCommunicator:
         self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
     ) -> Optimizer:
         kinds = self._hvd.Compression
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        size = sum(weight.numel() * (2 if half else weight.element_size()) for weight in weights)
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        size = sum(
+            weight.numel() * (2 if half else weight.element_size())
+            for weight in weights
+            if weight.requires_grad
+        )
         self._bytes_a_step = self._ring_bytes(size)
         # Sum, not the default mean: the loss is already divided by the targets of all ranks.
         wrapped: Optimizer = self._hvd.DistributedOptimizer(

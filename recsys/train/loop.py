@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
+from recsys.models import Recommender
 from recsys.train.agreement import check_agreement
 from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore, fitting
@@ -26,21 +27,21 @@ from recsys.train.communication import Communicator
 from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.models import make_model
-from recsys.train.objectives import make_objective
+from recsys.train.moving_average import MovingAverage, copy_parameters
 from recsys.train.optimization import (
     autocast,
     choose_device,
     choose_precision,
-    copy_parameters,
+    clip_gradients,
     make_optimizer,
     step_seed,
-    update_average,
 )
 from recsys.train.popularity import count_targets
 from recsys.train.position import count_steps, open_epoch, plan_schedule, take_over
 from recsys.train.progress import ProgressReport
+from recsys.train.row_tables import use_sparse_rows
 from recsys.train.search import NeverPrune, Pruner
+from recsys.train.sharding import make_tables
 from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
@@ -68,21 +69,26 @@ class Trainer:
         self.device = choose_device(self.settings.device, communicator.local_rank)
         self.precision = choose_precision(self.settings.precision, self.device)
         torch.manual_seed(self.settings.seed)
-        self.model = make_model(job).to(self.device)
+        self.tables = make_tables(job, communicator)
+        self.model = self.tables.make_model().to(self.device)
         self.new_items = copy_weights(self.model, job) if job.start_from else None
         self.average = copy_parameters(self.model)
         self.weight_names = {name for name, _ in self.model.named_parameters()}
         self.best_weights: dict[str, Tensor] = {}
         self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.objective = make_objective(job, self.device)
+        self.objective = self.tables.make_objective(self.device)
         if job.start_from:
             self.objective.remember(self.model)
         accumulation = self.settings.gradient_accumulation
-        self.exchange = make_exchange(self.settings.exchange, communicator)
+        use_sparse_rows(self.model, job, self.objective.touched_rows(communicator.size))
+        decay = self.settings.weight_average_decay
+        self.moving_average = MovingAverage(self.average, self.model, decay)
+        self.exchange = make_exchange(self.settings.exchange, communicator, self.model)
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = self.exchange.attach(
             make_optimizer(self.model, self.settings), self.model, accumulation
         )
+        self.tables.attach(self.model, self.average, self.optimizer)
         self.state = TrainingState()
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
@@ -179,14 +185,12 @@ class Trainer:
             total += loss.detach()
         with self.exchange.reduced(self.optimizer):
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(
-                self.model.parameters(), self.settings.gradient_clip_norm
-            )
+            clip_gradients(self.model, self.settings.gradient_clip_norm, self.communicator)
+            self.moving_average.before_step()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.exchange.after_step(self.model, state.global_step)
-        decay = self.settings.weight_average_decay
-        update_average(self.average, self.model, decay, state.global_step)
+        self.moving_average.after_step(state.global_step)
         own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
         self._pending.append(torch.cat([total.double()[None], own]))
         state.global_step += 1
@@ -232,6 +236,7 @@ class Trainer:
                 name: weight.detach().cpu().clone() if name in self.weight_names else weight.cpu()
                 for name, weight in self.average.state_dict().items()
             }
+            self.tables.keep_best()
         if self.communicator.rank == 0:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)
@@ -248,6 +253,7 @@ class Trainer:
 
     def _agree(self) -> None:
         """Whatever ranks have of their own becomes common: so it is judged and saved."""
+        self.moving_average.settle()
         moments = (
             value
             for state in self.optimizer.state.values()
@@ -260,6 +266,8 @@ class Trainer:
 
     def _save_checkpoint(self, to_disk: bool = True) -> None:
         """What a training goes on from: on the disk, and in memory if ranks may come and go."""
+        if to_disk:
+            self.tables.save(self.state.global_step)
         to_disk = to_disk and self.communicator.rank == 0
         if not to_disk and self.commits is None:
             return
@@ -296,12 +304,14 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.exchange.load_state_dict(content["exchange"])
+        self.tables.load(self.state.global_step)
 
     def _finish(self) -> TrainingResult:
         state, job = self.state, self.job
         waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
         waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
         self.model.load_state_dict(self.best_weights)
+        self.tables.use_best()
         last = self.objective.finish(self.model, self.feed, self.communicator)
         result = TrainingResult(
             fingerprint=job.fingerprint,
@@ -318,17 +328,19 @@ class Trainer:
             sent_bytes_per_step=state.sent_bytes / max(1, state.global_step),
             pruned=state.pruned,
         )
+        whole = self.tables.collect(self.model)
         if self.communicator.rank == 0:
-            self._write(result)
+            self._write(result, whole)
         self.communicator.barrier()
         return result
 
-    def _write(self, result: TrainingResult) -> None:
+    def _write(self, result: TrainingResult, model: Recommender) -> None:
         if not result.pruned:
-            save_trained(self.job, self.model, result)
+            save_trained(self.job, model, result)
         self.tracker.finish(result, self.state.history)
         result.save(self.job.result_path)
         self.checkpoints.clear()
+        self.tables.clear()
 
 
 FeedFactory = Callable[[TrainingJob, Communicator], Feed]

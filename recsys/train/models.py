@@ -19,6 +19,7 @@ from recsys.models import (
     TwoTower,
     TwoTowerConfig,
 )
+from recsys.models.items import ItemTable
 from recsys.models.self_supervision import start_from_rates
 from recsys.schemas import HASHED_LINKS, USER_LINKS
 from recsys.train.item_links import read_links
@@ -34,8 +35,14 @@ def make_model(job: TrainingJob) -> Recommender:
     return _MAKERS[job.settings.model.kind](job)
 
 
-def _make_transformer(job: TrainingJob) -> Recommender:
-    """With the links that the settings make use of."""
+def make_transformer(
+    job: TrainingJob, make_table: Callable[..., ItemTable] = ItemTable
+) -> SequenceTransformer:
+    """With the links that the settings make use of, and an item table by ``make_table``.
+
+    Raises:
+        TrainingError: a file of links can't be read.
+    """
     settings, store = job.settings.model, job.settings.lake.store
     use = {"attribute": settings.attributes, "neighbor": settings.neighbor_weight > 0}
     links = {
@@ -57,7 +64,7 @@ def _make_transformer(job: TrainingJob) -> Recommender:
         neighbor_weight=settings.neighbor_weight if "neighbor" in links else 0.0,
         **counts,
     )
-    model = SequenceTransformer(config)
+    model = SequenceTransformer(config, make_table)
     for name, found in links.items():
         if len(found):
             model.item_embedding.set_links(name, found)
@@ -121,7 +128,7 @@ def _make_click_ranker(job: TrainingJob) -> Recommender:
 
 
 _MAKERS: dict[str, Callable[[TrainingJob], Recommender]] = {
-    "transformer": _make_transformer,
+    "transformer": make_transformer,
     "matrix_factorization": _make_factorization,
     "collaborative_network": _make_network,
     "two_tower": _make_two_tower,

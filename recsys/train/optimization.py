@@ -1,17 +1,20 @@
-"""Parts of a training step: precision, learning rate, and the moving average of the weights."""
+"""Parts of a training step: precision, learning rate, optimizer."""
 
 from __future__ import annotations
 
-import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from recsys.config import Train
-from recsys.models import Recommender
+from recsys.models.sparse_tables import common_weights, sharded_weights, sparse_weights
+from recsys.train.communication import Communicator
+from recsys.train.row_optimizer import SplitOptimizer, make_row_optimizer, touched_rows
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,30 @@ class Schedule:
         return self.learning_rate * (self.final_share + (1.0 - self.final_share) * left)
 
 
-def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: Train) -> Optimizer:
     """Adam, AdamW or SGD; weight decay is for matrices alone, not for norms and biases.
+
+    Tables that are sparse or split have an optimizer of their own beside it (``SplitOptimizer``).
 
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019 for AdamW; Sutskever et al. 2013,
     section 2, for Nesterov momentum.
     """
-    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+    rest = _make_dense_optimizer(list(common_weights(model).values()), settings)
+    sparse, sharded = list(sparse_weights(model).values()), list(sharded_weights(model).values())
+    if sparse:
+        return SplitOptimizer(rest, make_row_optimizer(sparse, settings), bool(sharded))
+    if sharded:
+        return SplitOptimizer(rest, _make_dense_optimizer(sharded, settings), split=True)
+    return rest
+
+
+def _make_dense_optimizer(weights: list[nn.Parameter], settings: Train) -> Optimizer:
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [weight for weight in weights if weight.ndim > 1],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
     rate = settings.learning_rate
     if settings.optimizer == "sgd":
@@ -82,6 +98,30 @@ def make_optimizer(model: nn.Module, settings: Train) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     # Fused: one pass over each weight, without copies of it.
     return kind(groups, lr=rate, fused=True)
+
+
+def clip_gradients(model: nn.Module, largest: float, communicator: Communicator) -> None:
+    """Scale all gradients down in place where their L2 norm in all is above ``largest``.
+
+    Sparse ones (coalesced) count with their rows, which is what a dense one would have; of tables
+    that are split over ranks the parts of all ranks count.
+    """
+    own: list[Tensor] = []
+    common: list[Tensor] = []
+    sharded = {id(weight) for weight in sharded_weights(model).values()}
+    for weight in model.parameters():
+        if weight.grad is None:
+            continue
+        values = touched_rows(weight.grad)[1] if weight.grad.is_sparse else weight.grad
+        part = values.detach()
+        part.grad = values
+        (own if id(weight) in sharded else common).append(part)
+    if not sharded:
+        torch.nn.utils.clip_grad_norm_(common, largest)
+        return
+    norms = [torch.nn.utils.get_total_norm(parts).double() for parts in (own, common)]
+    squares = communicator.allreduce_sum(norms[0].square()[None])[0] + norms[1].square()
+    torch.nn.utils.clip_grads_with_norm_([*own, *common], largest, squares.sqrt().float())
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
@@ -111,20 +151,3 @@ def step_seed(seed: int, global_step: int, rank: int) -> int:
     """Seed of one step's dropout on one rank: no state, so that a resumed run repeats it."""
     mixed = (seed * 1_000_003 + global_step) * 1_000_003 + rank
     return mixed & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def copy_parameters(model: Recommender) -> Recommender:
-    """A copy with parameters of its own; buffers (links of items) don't change and are shared."""
-    return copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, global_step: int) -> None:
-    """Move ``average`` towards ``model``: the mean of recent weights generalises better.
-
-    Early on the decay is smaller, (1 + step) / (10 + step), so that the initial weights are
-    forgotten quickly. Source: Polyak and Juditsky 1992; the ramp is that of TensorFlow's
-    ExponentialMovingAverage.
-    """
-    decay = min(decay, (1.0 + global_step) / (10.0 + global_step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)

@@ -26,6 +26,8 @@ from recsys.train.tracking import NullTracker
 
 WARM_UP_STEPS, STEPS, SECONDS = 5, 200, 20.0
 """Steps that are not timed; then at most so many, and no more than so many seconds."""
+SPLIT_STEPS = 30
+"""The same for split tables, however long they take."""
 _EXCHANGES = 8
 _KIB = 1024
 
@@ -69,12 +71,20 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
 
     Nothing is written or tracked; the weights that it trains are thrown away.
     """
+    # A step of split tables is one of all ranks: its exchange can't be told from its compute.
+    split = job.settings.train.exchange.tables == "sharded"
     with tempfile.TemporaryDirectory(prefix="recsys-probe-") as folder:
         scratch = dataclasses.replace(job, tracking_uri=None, checkpoint_dir=folder)
-        trainer = Trainer(scratch, SingleProcess(), feed, NullTracker())
-        sizes, seconds = _time_steps(trainer, feed)
+        taking_part = communicator if split else SingleProcess()
+        trainer = Trainer(scratch, taking_part, feed, NullTracker())
+        before = communicator.sent_bytes
+        sizes, seconds = _time_steps(trainer, feed, SPLIT_STEPS if split else STEPS)
     slope, constant = _fit(sizes, seconds)
-    exchange, sent = _time_exchange(trainer, job, communicator)
+    if split:
+        steps = len(sizes) + WARM_UP_STEPS
+        exchange, sent = 0.0, (communicator.sent_bytes - before) / max(1, steps)
+    else:
+        exchange, sent = _time_exchange(trainer, job, communicator)
     figures = {
         "seconds_per_step": constant,
         "seconds_per_padded_event": slope,
@@ -90,9 +100,12 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
     return Probe(**found, weights_bytes=weights, steps=len(sizes))
 
 
-def _time_steps(trainer: Trainer, feed: Feed) -> tuple[list[int], list[float]]:
-    """Padded events and seconds of steps of this rank alone, at the same time as the others'."""
-    sizes, seconds = [], []
+def _time_steps(trainer: Trainer, feed: Feed, most: int) -> tuple[list[int], list[float]]:
+    """Padded events and seconds of steps, at the same time as the other ranks'.
+
+    Ranks that step together must end together, so the clock ends those alone that don't.
+    """
+    sizes, seconds, alone = [], [], trainer.communicator.size == 1
     started = time.perf_counter()
     trainer.model.train()
     with feed.epoch(0) as batches:
@@ -105,7 +118,8 @@ def _time_steps(trainer: Trainer, feed: Feed) -> tuple[list[int], list[float]]:
             if number >= WARM_UP_STEPS:
                 sizes.append(sum(batch.items.numel() for batch in group))
                 seconds.append(time.perf_counter() - before)
-            if len(sizes) >= STEPS or (sizes and time.perf_counter() - started > SECONDS):
+            late = alone and sizes and time.perf_counter() - started > SECONDS
+            if len(sizes) >= most or late:
                 break
     return sizes, seconds
 
@@ -127,14 +141,18 @@ def _time_exchange(
 ) -> tuple[float, float]:
     """Seconds and sent bytes of a step's exchange, of gradients as large as the last step's."""
     settings = job.settings.train
-    exchange = make_exchange(settings.exchange, communicator)
+    exchange = make_exchange(settings.exchange, communicator, trainer.model)
     optimizer = exchange.attach(make_optimizer(trainer.model, settings), trainer.model, 1)
     rounds = max(_EXCHANGES, settings.exchange.average_every_steps)
     rounds -= rounds % settings.exchange.average_every_steps
+    weights = [w for w in trainer.model.parameters() if w.grad is not None and w.grad.is_sparse]
+    touched = [weight.grad for weight in weights]
     communicator.barrier()
     for number in range(-1, rounds):
         if number == 0:
             started, before = time.perf_counter(), exchange.sent_bytes
+        for weight, own in zip(weights, touched, strict=True):  # not the rows of all ranks
+            weight.grad = own
         with exchange.reduced(optimizer):
             exchange.after_step(trainer.model, number)
     exchange.agree([])

@@ -138,6 +138,9 @@ def test_compression_sends_as_many_bytes_as_it_says(
         small = sum(4 * n for n in sizes if n < 1024)
         held_back = sum(4 * n for n in sizes if n >= 1024) / STEPS if loss == "int8" else 0
         assert reports[loss, 2, 0]["bytes"] == pytest.approx(shares + small + held_back)
+    table = 4 * torch.tensor(reports["full", 2, 0]["weights"]["item_embedding.weight"]).numel()
+    rows = reports["sparse", 2, 0]["bytes"] - (whole - table)
+    assert 0 < rows <= table / 16 * 17  # each with its number
     assert reports["local", 2, 0]["bytes"] == pytest.approx(whole * (1 / 4 + 4 / STEPS), rel=0.01)
 
 
@@ -156,11 +159,11 @@ def test_what_rank_zero_is_told_ends_the_training_of_both(
         assert reports["pruned", ranks, rank] == [True, 2, False]  # pruned, epochs, a bundle
 
 
-@pytest.mark.parametrize("compression", ["none", "int8"])
+@pytest.mark.parametrize("exchange", ["compression=none", "compression=int8", "tables=sharded"])
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
-    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str
+    table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], exchange: str
 ) -> None:
-    chosen = f"train.exchange.compression={compression}"
+    chosen = f"train.exchange.{exchange}"
     job = make_job(tmp_path / "a", table, *TWO, chosen, "train.max_epochs=8", "train.patience=8")
     undisturbed = launch_training(job)
     assert undisturbed.epochs == 8

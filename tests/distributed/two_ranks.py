@@ -22,6 +22,19 @@ STEPS, ROWS = 12, 16
 KINDS = {
     "full": ["train.exclude_own_items=true"],
     "sampled": ["train.loss=sampled_softmax", "train.negative_popularity=0.5"],
+    "sparse": [
+        "train.loss=sampled_softmax",
+        "train.exchange.rows=sparse",
+        "train.weight_decay=0.01",
+    ],
+    "plain": [],
+    "sharded": ["train.exchange.tables=sharded"],
+    "sharded_sampled": [
+        "train.weight_decay=0.01",
+        "train.loss=sampled_softmax",
+        "train.exchange.rows=sparse",
+        "train.exchange.tables=sharded",
+    ],
     "accumulated": ["train.gradient_accumulation=5"],
     "fp16": ["train.exchange.compression=fp16"],
     "bf16": ["train.exchange.compression=bf16", "train.gradient_accumulation=5"],
@@ -30,7 +43,16 @@ KINDS = {
     "power_sgd": ["train.exchange.compression=power_sgd", "train.exchange.power_sgd_rank=64"],
     "local": ["train.exchange.average_every_steps=4", "train.exchange.average_delay_steps=2"],
 }
-EXACT = ("full", "sampled", "accumulated", "top_k", "power_sgd")
+EXACT = (
+    "full",
+    "sampled",
+    "sparse",
+    "sharded",
+    "sharded_sampled",
+    "accumulated",
+    "top_k",
+    "power_sgd",
+)
 """What sums gradients without loss: all entries, or matrices of full rank."""
 
 
@@ -83,6 +105,18 @@ def train_pruned(folder: Path, communicator: Communicator) -> None:
     path.write_text(json.dumps([result.pruned, result.epochs, Path(job.bundle_dir).exists()]))
 
 
+def read_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The average, with the rows of all ranks."""
+    weights = trainer.average.state_dict()
+    table, size = trainer.average.item_embedding, trainer.communicator.size
+    if table.sharded:
+        rows = trainer.communicator.start_allgather(table.weight.detach(), "whole")()
+        weights["item_embedding.weight"] = whole = torch.empty_like(rows)
+        for rank, part in enumerate(rows.split([table.owners.count_of(r) for r in range(size)])):
+            whole[rank::size] = part
+    return weights
+
+
 def train(folder: Path, ranks: int) -> None:
     communicator: Communicator = HorovodCommunicator() if ranks > 1 else SingleProcess()
     torch.set_num_threads(1)
@@ -102,7 +136,7 @@ def train(folder: Path, ranks: int) -> None:
         tracker = RecordingTracker()
         trainer = Trainer(job, communicator, SplitFeed(communicator), tracker)  # type: ignore[arg-type]
         result = trainer.run()
-        weights = {key: value.tolist() for key, value in trainer.average.state_dict().items()}
+        weights = {key: value.tolist() for key, value in read_weights(trainer).items()}
         content = {"metrics": result.metrics, "losses": tracker.losses, "weights": weights}
         path = folder / f"{name}-{ranks}-rank-{communicator.rank}.json"
         content |= {"events": result.events, "bytes": result.sent_bytes_per_step}

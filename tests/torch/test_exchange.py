@@ -207,7 +207,7 @@ def test_ranks_average_their_weights_every_second_step(
 
 def test_a_rank_that_is_alone_exchanges_nothing() -> None:
     chosen = load_settings(None, ["train.exchange.compression=top_k"]).train.exchange
-    assert type(make_exchange(chosen, SingleProcess())) is Exchange
+    assert type(make_exchange(chosen, SingleProcess(), make_model())) is Exchange
 
 
 def test_contradictory_settings_are_refused() -> None:

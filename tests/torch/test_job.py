@@ -9,7 +9,8 @@ import torch
 from recsys.config import load_settings
 from recsys.errors import TrainingError
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.optimization import Schedule, make_optimizer, step_seed, update_average
+from recsys.train.moving_average import MovingAverage
+from recsys.train.optimization import Schedule, make_optimizer, step_seed
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.torch
@@ -93,9 +94,9 @@ def test_the_average_starts_near_the_weights_and_then_lags() -> None:
     model, average = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
     torch.nn.init.constant_(average.weight, 0.0)
-    update_average(average, model, decay=0.99, global_step=0)
+    MovingAverage(average, model, decay=0.99).after_step(global_step=0)
     assert average.weight.item() == pytest.approx(0.9)
-    update_average(average, model, decay=0.99, global_step=10_000)
+    MovingAverage(average, model, decay=0.99).after_step(global_step=10_000)
     assert average.weight.item() == pytest.approx(0.9 + 0.1 * 0.01)
-    update_average(average, model, decay=0.0, global_step=10_000)
+    MovingAverage(average, model, decay=0.0).after_step(global_step=10_000)
     assert average.weight.item() == 1.0

@@ -97,6 +97,10 @@ def test_same_seed_same_weights(table: tuple[PinnedTable, Windows], tmp_path: Pa
         "train.sampled_softmax_above_items=10",
         "train.gradient_accumulation=2",
         "train.optimizer=sgd",
+        "train.loss=gbce train.exchange.rows=sparse train.weight_decay=0.01",
+        "train.loss=gbce train.exchange.rows=sparse train.optimizer=sgd",
+        "train.exchange.tables=sharded",
+        "train.loss=gbce train.exchange.rows=sparse train.exchange.tables=sharded",
     ],
 )
 @pytest.mark.parametrize("fail_at", [3, 20, 40])
@@ -104,7 +108,7 @@ def test_a_training_that_failed_resumes_exactly(
     table: tuple[PinnedTable, Windows], tmp_path: Path, fail_at: int, override: str
 ) -> None:
     undisturbed = RecordingTracker()
-    job = make_job(tmp_path / "a", table[0], override, "train.negatives=20")
+    job = make_job(tmp_path / "a", table[0], *override.split(), "train.negatives=6")
     result, weights = train(job, table[1], undisturbed)
 
     broken = dataclasses.replace(

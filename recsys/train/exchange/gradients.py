@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recsys.models.sparse_tables import common_weights
 from recsys.train.communication import Communicator, Wait
 from recsys.train.exchange.contract import Compressor, Exchange, Rounds
 from recsys.train.exchange.power_sgd import PowerSgdSum
@@ -61,7 +62,7 @@ class CompressedGradients(SummedGradients):
 
     def attach(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         self._backwards = backwards
-        for name, weight in model.named_parameters():
+        for name, weight in common_weights(model).items():
             self._weights[name] = weight
             weight.register_post_accumulate_grad_hook(partial(self._count, name))
         return optimizer

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from recsys.models.sparse_tables import common_weights
 from recsys.train.batch import Batch
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
@@ -87,6 +88,22 @@ class Objective(ABC):
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Items that count as popular, int64 [targets], and their weights (None: all the same)."""
 
+    def touched_rows(self, ranks: int) -> int | None:
+        """Rows of a table of users or items that a step touches at most; None: all of them."""
+        return None
+
+    def rows_of_windows(self, ranks: int, each: int, beside: int = 0) -> int:
+        """Rows that a step's windows touch at most, those of accumulated batches together.
+
+        Args:
+            each: rows that one window touches.
+            beside: rows that a step touches besides.
+        """
+        train, model = self.settings, self.job.settings.model
+        windows = ranks * train.gradient_accumulation * train.per_rank_batch_size
+        around = model.neighbors if model.neighbor_weight > 0 else 0
+        return (windows * each + beside) * (1 + around)
+
     def examine(self, feed: Feed, communicator: Communicator) -> None:  # noqa: B027 (few need it)
         """Look at the data before the first step, on all ranks.
 
@@ -118,5 +135,5 @@ class Objective(ABC):
 
 
 def no_loss(model: nn.Module) -> Tensor:
-    """Zero with gradients: Horovod waits for one of every weight from every rank."""
-    return torch.stack([weight.sum() * 0.0 for weight in model.parameters()]).sum()
+    """Zero with dense gradients: Horovod waits for one of every weight from every rank."""
+    return torch.stack([weight.sum() * 0.0 for weight in common_weights(model).values()]).sum()

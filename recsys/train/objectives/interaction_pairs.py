@@ -48,6 +48,9 @@ class InteractionPairs(Objective):
         recency = job.settings.train.recency_half_life_days is not None
         return Channels(hours=recency, user_idx=True)
 
+    def touched_rows(self, ranks: int) -> int:
+        return self.rows_of_windows(ranks, 1 + self.settings.negatives_per_positive)
+
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return items_of(batch), weights_of(batch)
 

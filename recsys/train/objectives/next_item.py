@@ -35,6 +35,8 @@ class NextItem(Objective):
     """The next item among all items, or among sampled ones, by the loss that the settings name."""
 
     main_metric = ranks.NDCG
+    together = False
+    """Whether every rank has to take part in every loss, also without targets."""
 
     def __init__(self, job: TrainingJob, device: torch.device) -> None:
         super().__init__(job, device)
@@ -58,6 +60,12 @@ class NextItem(Objective):
         """Draw negatives by these counts of targets from now on (``negative_popularity``)."""
         if self._sampler is not None:
             self._sampler = NegativeSampler(counts, self.settings.negative_popularity)
+
+    def touched_rows(self, ranks: int) -> int | None:
+        if self._sampler is None:
+            return None
+        beside = self.settings.negatives + 1  # and padding
+        return self.rows_of_windows(ranks, self.job.max_length + 1, beside)
 
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return batch.choose_targets(horizon=1)
@@ -89,7 +97,7 @@ class NextItem(Objective):
         self, model: SequenceTransformer, wanted: Wanted, drawn: Negatives | None, read: ReadStates
     ) -> Tensor:
         """The loss of the settings, of what ``read`` makes of the batch at each target's place."""
-        if not len(wanted.targets):
+        if not len(wanted.targets) and not self.together:
             return no_loss(model)
         batch = wanted.batch.to(self.device)
         places = batch.positions if wanted.places is None else wanted.places.to(self.device)
@@ -99,6 +107,18 @@ class NextItem(Objective):
             weights = weights.to(self.device, non_blocking=True)
         if drawn is not None:
             return self._sum_sampled(model, batch, places, targets, weights, drawn, read)
+        return self.sum_full(model, batch, places, targets, weights, read)
+
+    def sum_full(
+        self,
+        model: SequenceTransformer,
+        batch: Batch,
+        places: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        read: ReadStates,
+    ) -> Tensor:
+        """The loss over all items, by what ``read`` makes of the batch at ``places``."""
         vectors = model.item_vectors()
         hidden = read(model, batch, batch.items, vectors, places)
         return full_softmax_loss(

@@ -41,7 +41,7 @@ def validate(
     sums = torch.zeros(4, dtype=torch.float64)
     vectors = model.item_vectors()
     for made in batches:
-        batch, targets = (find_targets or _next_items)(made.to(device))
+        batch, targets = (find_targets or next_items)(made.to(device))
         if not len(batch.positions):
             continue
         hidden = model(batch.items[:, :-1], vectors, **batch.inputs(model.config.looks_at))
@@ -51,12 +51,18 @@ def validate(
             chunk = slice(start, start + step)
             had = _items_before(batch, chunk) if exclude_own_items else None
             sums += _sum_chunk(hidden[chunk], vectors, targets[chunk, None], had).cpu()
+    return average_figures(sums, communicator)
+
+
+def average_figures(sums: Tensor, communicator: Communicator) -> dict[str, float]:
+    """Means over all ranks' positions, from each rank's sums of ``sum_figures``."""
     ndcg, hits, loss, count = communicator.allreduce_sum(sums).tolist()
     count = max(count, 1.0)
     return {NDCG: ndcg / count, HIT_RATE: hits / count, LOSS: loss / count}
 
 
-def _next_items(batch: Batch) -> tuple[Batch, Tensor]:
+def next_items(batch: Batch) -> tuple[Batch, Tensor]:
+    """The batch, and the item after each of its positions, int64 [positions]."""
     return batch, batch.items[:, 1:].flatten()[batch.positions]
 
 
@@ -76,7 +82,17 @@ def _sum_chunk(
     scores = exclude(hidden @ vectors.T, targets, excluded, slice(None))
     wanted = scores.gather(1, targets)
     ranks = (~(scores < wanted)).sum(dim=1)  # of a model that diverged (NaN) the last one
+    return sum_figures(ranks, torch.logsumexp(scores, dim=1) - wanted[:, 0])
+
+
+def sum_figures(ranks: Tensor, losses: Tensor) -> Tensor:
+    """Sums float64 [4] over positions: NDCG, hits, loss, positions.
+
+    Args:
+        ranks: of the targets, from 1, int64 [positions].
+        losses: float [positions].
+    """
     hit = ranks <= K
     ndcg = torch.where(hit, 1.0 / torch.log2(ranks.double() + 1.0), 0.0).sum()
-    loss = (torch.logsumexp(scores, dim=1) - wanted[:, 0]).double().sum()
-    return torch.stack([ndcg, hit.double().sum(), loss, ndcg.new_tensor(float(len(targets)))])
+    count = ndcg.new_tensor(float(len(ranks)))
+    return torch.stack([ndcg, hit.double().sum(), losses.double().sum(), count])

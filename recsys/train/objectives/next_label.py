@@ -43,6 +43,9 @@ class NextLabel(Objective):
     def measure(self, predictions: Tensor, labels: Tensor) -> Tensor:
         """Losses float32 [targets]."""
 
+    def touched_rows(self, ranks: int) -> int:
+        return self.rows_of_windows(ranks, self.job.max_length + 1, beside=1)
+
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """None: how often an item has a label says nothing about the label."""
         return batch.items[:0, 0], None

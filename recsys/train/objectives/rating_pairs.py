@@ -45,6 +45,9 @@ class RatingPairs(Objective):
         recency = job.settings.train.recency_half_life_days is not None
         return Channels(hours=recency, labels=True, user_idx=True)
 
+    def touched_rows(self, ranks: int) -> int:
+        return self.rows_of_windows(ranks, 1)
+
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return items_of(batch), weights_of(batch)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from recsys.ranking.top_n import NAN_MESSAGE
 BLOCK = 2048
 """Rows whose rough scores are made at once: with some hundred users they stay in the cache."""
 
-_SAMPLE = 2048
+_SAMPLE = (2048, 8192)
 _ROWS_AT_ONCE = 65_536
 _LARGEST_CODE = 127
 _ROTATION_SEED = 1
@@ -64,7 +64,7 @@ class ItemIndex:
     @property
     def stride(self) -> int:
         """Every so many rows one is in ``sample``."""
-        return -(-len(self) // _SAMPLE)
+        return max(1, len(self) // min(max(len(self) // 12, _SAMPLE[0]), _SAMPLE[1]))
 
     def sample(self) -> Tensor:
         """Some of the vectors, float32 [rows / stride, dims], of all lengths."""
@@ -96,8 +96,9 @@ def build_index(
     allowed[0] = False
     items = torch.nonzero(allowed)[:, 0]
     centre = _find_centre(vectors, items, use_codes)
-    length = torch.cat([torch.linalg.vector_norm(part.double() - centre, dim=1)
-                        for part in _parts(vectors, items)])  # fmt: skip
+    length = torch.empty(len(items), dtype=torch.float64, device=vectors.device)
+    for at, part in _parts(vectors, items):
+        length[at : at + len(part)] = torch.linalg.vector_norm(part.double() - centre, dim=1)
     if not torch.isfinite(length).all():
         raise ValueError(NAN_MESSAGE)
     length, order = torch.sort(length, descending=True, stable=True)
@@ -106,8 +107,8 @@ def build_index(
     row_of[items] = torch.arange(len(items), device=vectors.device)
     ordered = _allocate(folder, "vectors", (len(items), vectors.shape[1]), torch.float32, vectors)
     longest = torch.zeros(1, dtype=torch.float64, device=vectors.device)
-    for at, part in zip(range(0, len(items), _ROWS_AT_ONCE), _parts(vectors, items), strict=True):
-        ordered[at : at + _ROWS_AT_ONCE] = part
+    for at, part in _parts(vectors, items):
+        ordered[at : at + len(part)] = part
         norms = torch.linalg.vector_norm(part.double(), dim=1)
         longest = torch.maximum(longest, norms.max())
     index = ItemIndex(
@@ -144,15 +145,16 @@ def _save(index: ItemIndex, folder: Path) -> None:
             np.save(path, getattr(index, field.name).cpu().numpy())
 
 
-def _parts(vectors: Tensor, items: Tensor) -> list[Tensor] | Any:
-    return (vectors[items[at : at + _ROWS_AT_ONCE]].float()
-            for at in range(0, len(items), _ROWS_AT_ONCE))  # fmt: skip
+def _parts(vectors: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Vectors of items, some at a time, and the place of the first."""
+    for at in range(0, len(items), _ROWS_AT_ONCE):
+        yield at, vectors[items[at : at + _ROWS_AT_ONCE]].float()
 
 
 def _find_centre(vectors: Tensor, items: Tensor, use_codes: bool) -> Tensor:
     total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     if use_codes and len(items):
-        for part in _parts(vectors, items):
+        for _, part in _parts(vectors, items):
             total += part.double().sum(dim=0)
         total /= len(items)
     return total

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
+from recsys.ranking.top_n import IntArray
 
 _CHUNK = 32
+_BLOCKS_AT_ONCE = 64
 TINY = 2.0**-120
 """More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
 
@@ -52,9 +54,9 @@ def make_rough(users: Tensor, index: ItemIndex) -> Rough:
     return Rough(codes, scale, users.double() @ index.centre, size, wrong)
 
 
-def bound_error(rough: Rough, index: ItemIndex, block: int) -> Tensor:
-    """How far a score in a block may be from the rough one, float64 [users]; above 0."""
-    radius, error = index.radius[block], index.error[block]
+def bound_errors(rough: Rough, index: ItemIndex, blocks: slice) -> Tensor:
+    """How far scores in blocks may be from rough ones, float64 [blocks, users]; above 0."""
+    radius, error = index.radius[blocks, None], index.error[blocks, None]
     slack = 2.0**-23 if len(index.codes) else float32_error(index.dims)
     reach = radius + torch.linalg.vector_norm(index.centre)
     return (
@@ -72,58 +74,76 @@ def float32_error(dims: int) -> float:
 def scan(
     users: Tensor, index: ItemIndex, hidden: tuple[Tensor, Tensor], floor: Tensor
 ) -> Iterator[Pairs]:
-    """Pairs that may have a score of at least their user's floor, block by block, on the CPU.
+    """Pairs that may have a score of at least their user's floor, some at a time, on the CPU.
 
     Args:
         users: float32 [users, dims].
         hidden: user and row of pairs to leave out, int64, by ascending row.
-        floor: float64 [users]; may be raised between blocks.
+        floor: float64 [users]; may be raised while this goes on.
     """
     rough = make_rough(users, index)
-    kind = torch.int32 if len(index.codes) else torch.float32
-    lowest = -(2**31) if len(index.codes) else -torch.inf
-    scores = torch.empty((len(users), BLOCK), dtype=kind)
-    edges = torch.searchsorted(hidden[1], torch.arange(0, len(index) + BLOCK, BLOCK)).tolist()
-    for block in range(len(index.radius)):
-        first = block * BLOCK
-        part = index.vectors[first : first + BLOCK]
-        if len(index.codes):
-            torch._int_mm(rough.codes, index.codes[block], out=scores)
+    products = _Products(rough.codes, index, hidden)
+    for start in range(0, len(index.radius), _BLOCKS_AT_ONCE):
+        span = slice(start, start + _BLOCKS_AT_ONCE)
+        error = bound_errors(rough, index, span)
+        scale = rough.scale * index.scale[span, None]
+        limits = products.limits((floor - error - rough.offset) / scale).numpy()
+        found = [products.find(start + at, limit) for at, limit in enumerate(limits)]
+        columns = zip(*found, strict=True)
+        user, row, value = (torch.from_numpy(np.concatenate(part)) for part in columns)
+        block = row // BLOCK - start
+        middle = scale[block, user] * value + rough.offset[user]
+        yield Pairs(user, row, middle - error[block, user], middle + error[block, user])
+
+
+class _Products:
+    """Products of users' codes with those of an index, block by block in one buffer."""
+
+    def __init__(self, codes: Tensor, index: ItemIndex, hidden: tuple[Tensor, Tensor]) -> None:
+        self._codes, self._index = codes, index
+        self._exact = len(index.codes) > 0
+        kind = torch.int32 if self._exact else torch.float32
+        self._scores = torch.empty((len(codes), BLOCK), dtype=kind)
+        self._chunks = self._scores.view(len(codes), -1, _CHUNK)
+        self._lowest = -(2**31) if self._exact else -np.inf
+        self._hidden = tuple(part.numpy() for part in hidden)
+        edges = torch.arange(0, len(index) + BLOCK, BLOCK)
+        self._edges = torch.searchsorted(hidden[1], edges).tolist()
+
+    def limits(self, limits: Tensor) -> Tensor:
+        """Numbers to compare products with, rounded down generously."""
+        if self._exact:
+            return (torch.floor(limits) - 1.0).clamp(-(2.0**31) + 1, 2.0**31 - 1).int()
+        return (limits - limits.abs() * 2.0**-20).clamp(-3e38, 3e38).float()
+
+    def find(self, block: int, limits: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """User, row and product where that reaches its user's limit.
+
+        Most have a chunk's maximum below it, and are not looked at one by one. numpy's
+        comparisons and ``flatnonzero`` take a third of the time of torch's.
+        """
+        first, scores = block * BLOCK, self._scores.numpy()
+        self._multiply(block)
+        best = self._chunks.amax(dim=2).numpy()
+        chunk = np.flatnonzero(best >= limits[:, None])
+        user = chunk // best.shape[1]
+        values = np.take(scores.reshape(-1, _CHUNK), chunk, axis=0)
+        inside = np.flatnonzero(values >= limits[user][:, None])
+        place = inside // _CHUNK
+        row = (chunk[place] % best.shape[1] + first // _CHUNK) * _CHUNK + inside % _CHUNK
+        return user[place], row, values.reshape(-1)[inside]
+
+    def _multiply(self, block: int) -> None:
+        first, scores = block * BLOCK, self._scores
+        if self._exact:
+            torch._int_mm(self._codes, self._index.codes[block], out=scores)
+            columns = min(BLOCK, len(self._index) - first)
         else:
-            torch.mm(users, part.T, out=scores[:, : len(part)])
-        scores[:, len(part) :] = lowest
-        out = slice(edges[block], edges[block + 1])
-        scores[hidden[0][out], hidden[1][out] - first] = lowest
-        error = bound_error(rough, index, block)
-        scale = rough.scale * index.scale[block]
-        limit = _limit((floor - error - rough.offset) / scale, kind)
-        user, column, found = _find(scores, limit)
-        if len(user):
-            middle = scale[user] * found + rough.offset[user]
-            yield Pairs(user, column + first, middle - error[user], middle + error[user])
-
-
-def _limit(limit: Tensor, kind: torch.dtype) -> Tensor:
-    """Numbers to compare rough scores with, rounded down generously."""
-    if kind == torch.int32:
-        return (torch.floor(limit) - 1.0).clamp(-(2.0**31) + 1, 2.0**31 - 1).to(kind)
-    return (limit - limit.abs() * 2.0**-20).clamp(-3e38, 3e38).to(kind)
-
-
-def _find(scores: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """User, column and value of the scores that reach their user's limit, by ascending user.
-
-    Most have a chunk's maximum below it, and are not looked at one by one. numpy's comparisons and
-    ``flatnonzero`` take a third of the time of torch's.
-    """
-    best = scores.view(len(scores), -1, _CHUNK).amax(dim=2).numpy()
-    limits, chunks = limit.numpy(), best.shape[1]
-    chunk = np.flatnonzero(best >= limits[:, None])
-    values = np.take(scores.numpy().reshape(-1, _CHUNK), chunk, axis=0)
-    inside = np.flatnonzero(values >= limits[chunk // chunks][:, None])
-    place = chunk[inside // _CHUNK]
-    user, column = place // chunks, place % chunks * _CHUNK + inside % _CHUNK
-    return (
-        torch.from_numpy(user), torch.from_numpy(column),
-        torch.from_numpy(values.reshape(-1)[inside]),
-    )  # fmt: skip
+            part = self._index.vectors[first : first + BLOCK]
+            columns = len(part)
+            torch.mm(self._codes, part.T, out=scores[:, :columns])
+        values = scores.numpy()
+        values[:, columns:] = self._lowest
+        out = slice(self._edges[block], self._edges[block + 1])
+        user, row = self._hidden
+        values[user[out], row[out] - first] = self._lowest

@@ -137,7 +137,7 @@ class _Scorer:
             )
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
             lists = rank_histories(
-                pack.model, histories, seen, pack.popularity, self.n, pack.ranker
+                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index
             )
             column = to_arrow(lists, pack.item_ids)
             yield pa.RecordBatch.from_arrays(

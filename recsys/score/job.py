@@ -65,12 +65,26 @@ def score_users(
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
             users.repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
-            .mapInArrow(_Scorer(name, settings.score.n, events), _LIST_DDL)
+            .transform(rank_in_workers, name, settings.score.n, events)
             .withColumn(schemas.RUN_DATE, F.lit(run_date))
             .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
         )
         return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
+
+
+def rank_in_workers(
+    users: DataFrame, pack: str, n: int, events: Sequence[str] = (schemas.ITEMS,)
+) -> DataFrame:
+    """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
+
+    Args:
+        users: ``user_id``, ``seen_items`` and the columns ``events``.
+        pack: name of the file from ``write_pack``, sent to the executors.
+        n: length of the lists.
+        events: as ``history_columns`` gives them.
+    """
+    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+    return chosen.mapInArrow(_Scorer(pack, n, tuple(events)), _LIST_DDL)
 
 
 _COLUMNS = {

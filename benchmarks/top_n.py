@@ -1,0 +1,245 @@
+"""User-item pairs ranked a second: the scoring job, its kernel, and others that rank exactly.
+
+    make peers-setup
+    python -m benchmarks.top_n [--runs 3] [--growth]
+
+Vectors of 64 dims from a normal distribution, lists of 100, 50 seen items a user, two threads each,
+by turns. `product` is the bare matrix product, the limit; `kernel` is ranking.exact_top_n with the
+seen items out; `job` is the Spark job's scoring stage on cached users: an encoder of one block over
+20 events, ranking and Arrow; `als` is Spark ALS's recommendForAllUsers (on 20,000 items, no
+filter); faiss has no filter, implicit has one. `--growth` shows seconds and memory of the kernel by
+users and items instead. Where OpenBLAS guesses the processor wrong, start with OPENBLAS_CORETYPE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine
+from benchmarks.processes import measure_alone
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER = ROOT / ".venv-peers/bin/python"
+DIMS, N, SEEN, LENGTH, THREADS, REPEATS = 64, 100, 50, 20, 2, 2
+USERS = {50_000: 2048, 500_000: 512}
+JOB_USERS = {50_000: 20_000, 500_000: 4_000}
+ALS_USERS, ALS_ITEMS = 2_000, 20_000
+OURS = ("product-float32", "product-bfloat16", "product-int8", "kernel", "job")
+PEERS = ("faiss", "implicit")
+GROWTH = (1, 3, 10)
+
+
+def main() -> None:
+    """Measure by turns and print rates, and how many times faiss and ALS they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peer", default=str(PEER), help="Python that has faiss and implicit")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "ITEMS", "USERS"))
+    options = parser.parse_args()
+    if options.one:
+        name, items, users = options.one
+        seconds = ONE[name.partition("-")[0]](name, int(items), int(users))
+        print(json.dumps({"seconds": seconds}))
+    elif options.growth:
+        measure_growth()
+    else:
+        compare(options.runs, options.peer)
+
+
+def compare(runs: int, peer: str) -> None:
+    """All sizes and all ways, by turns."""
+    found: dict[str, dict[str, list[float]]] = {"als": {"": []}}
+    for _ in range(runs):
+        found["als"][""].append(measure("als", ALS_ITEMS, ALS_USERS))
+        for items, users in USERS.items():
+            rates = found.setdefault(str(items), {name: [] for name in (*PEERS, *OURS)})
+            for name in PEERS:
+                rates[name].append(measure_peer(peer, name, items, users))
+            for name in OURS:
+                many = JOB_USERS[items] if name == "job" else users
+                rates[name].append(measure(name, items, many))
+    als = statistics.median(found["als"][""])
+    print(f"Spark ALS {als / 1e6:,.1f} M pairs/s")
+    for items, rates in found.items():
+        for name, values in rates.items() if items != "als" else ():
+            ratios = [ours / theirs for ours, theirs in zip(values, rates["faiss"], strict=True)]
+            print(
+                f"{int(items):>8,} items  {name:<17} {statistics.median(values) / 1e6:>8,.0f} M/s"
+                f"  {statistics.median(ratios):5.2f} times faiss "
+                f"({min(ratios):.2f} to {max(ratios):.2f})"
+                f"  {statistics.median(values) / als:6.1f} times ALS"
+            )
+    print(json.dumps({"benchmark": "top_n", "machine": describe_machine(), "runs": found}))
+
+
+def measure(name: str, items: int, users: int) -> float:
+    """Pairs a second, in a process of its own."""
+    figures = measure_alone("benchmarks.top_n", name, str(items), str(users))
+    return items * users / float(figures["seconds"])
+
+
+def measure_peer(python: str, name: str, items: int, users: int) -> float:
+    """Pairs a second of another library, in its own environment."""
+    given = {"items": items, "users": users, "dims": DIMS, "n": N, "seen": SEEN,
+             "repeats": REPEATS, "threads": THREADS}  # fmt: skip
+    command = [python, str(ROOT / "benchmarks/peers/exact_top_n.py"), name]
+    for key, value in given.items():
+        command += [f"--{key}", str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return items * users / min(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def measure_growth() -> None:
+    """Seconds and peak memory of the kernel, by users and by items."""
+    for what in ("users", "items"):
+        first = None
+        for times in GROWTH:
+            users, items = (1024 * times, 50_000) if what == "users" else (512, 50_000 * times)
+            figures = measure_alone("benchmarks.top_n", "kernel", str(items), str(users))
+            first = first or figures["seconds"]
+            print(
+                f"{users:>7,} users × {items:>8,} items  {figures['seconds']:7.2f} s "
+                f"({figures['seconds'] / first:5.2f} times), "
+                f"peak {figures['peak_bytes'] / 2**20:,.0f} MiB"
+            )
+    print(json.dumps({"benchmark": "top_n --growth", "machine": describe_machine()}))
+
+
+def best_of(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of some repeats, after one to warm up."""
+    work()
+    found = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def time_product(name: str, items: int, users: int) -> float:
+    """Scores alone, in blocks that stay in the cache, into one buffer."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    kind = getattr(torch, name.partition("-")[2])
+    block, some = 2048, 256
+    first = torch.randn(some, DIMS).mul(30.0).clamp(-127.0, 127.0).to(kind)
+    second = torch.randn(DIMS, block).mul(30.0).clamp(-127.0, 127.0).to(kind)
+    out = torch.empty(some, block, dtype=torch.int32 if kind == torch.int8 else kind)
+    multiply = torch._int_mm if kind == torch.int8 else torch.mm
+
+    def work() -> None:
+        for _ in range(max(1, items * users // (block * some))):
+            multiply(first, second, out=out)
+
+    return best_of(work)
+
+
+def time_kernel(name: str, items: int, users: int) -> float:
+    """Lists from vectors, in two threads of the project's code."""
+    import numpy as np
+    import torch
+
+    from recsys.ranking.exact_top_n import rank_products
+    from recsys.ranking.item_index import build_index
+
+    torch.set_num_threads(1)
+    dice = np.random.default_rng(1)
+    vectors = torch.from_numpy(dice.standard_normal((items + 1, DIMS), dtype=np.float32))
+    index = build_index(vectors, torch.ones(items + 1, dtype=torch.bool))
+    given = torch.from_numpy(dice.standard_normal((users, DIMS), dtype=np.float32))
+    seen = list(dice.integers(1, items + 1, (users, SEEN)))
+    size = 256
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def rank(at: int) -> None:
+            rank_products(given[at : at + size], index, N, seen[at : at + size])
+
+        return best_of(lambda: list(pool.map(rank, range(0, users, size))))
+
+
+def time_job(name: str, items: int, users: int) -> float:
+    """The job's scoring stage: users are cached, lists go nowhere."""
+    import numpy as np
+    from pyspark.sql import functions as F
+
+    from recsys import schemas
+    from recsys.bundle import BundleInfo, save_bundle
+    from recsys.models import SequenceTransformer, TransformerConfig
+    from recsys.score.job import rank_in_workers
+    from recsys.score.pack import write_pack
+
+    def draw(count: int, salt: int) -> Any:
+        cells = [F.lit(salt + at) for at in range(count)]
+        return F.array(*[F.abs(F.hash("id", cell)) % items + 1 for cell in cells]).cast(
+            "array<int>"
+        )
+
+    spark = start_spark()
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
+        model = SequenceTransformer(
+            TransformerConfig(items, LENGTH, dims=DIMS, blocks=1, heads=1, dropout=0.0)
+        )
+        save_bundle(Path(folder) / "bundle", model, BundleInfo("2026-01-01", "b", items, LENGTH))
+        ids = [f"item{at}" for at in range(items + 1)]
+        write_pack(
+            Path(folder) / "pack.tar", Path(folder) / "bundle", ids,
+            np.ones(items + 1, dtype=np.float32),
+        )  # fmt: skip
+        spark.sparkContext.addFile(f"{folder}/pack.tar")
+        table = (
+            spark.range(users, numPartitions=2 * THREADS)
+            .select(
+                F.concat(F.lit("u"), "id").alias(schemas.USER_ID),
+                draw(LENGTH, 0).alias(schemas.ITEMS),
+                draw(SEEN, LENGTH).alias(schemas.SEEN_ITEMS),
+            )
+            .cache()
+        )
+        table.count()
+        lists = rank_in_workers(table, "pack.tar", N)
+        return best_of(lambda: lists.write.format("noop").mode("overwrite").save())
+
+
+def time_als(name: str, items: int, users: int) -> float:
+    """recommendForAllUsers after a training of one round, which its cost does not depend on."""
+    from pyspark.ml.recommendation import ALS
+    from pyspark.sql import functions as F
+
+    spark = start_spark()
+    pairs = spark.range(items).select(
+        (F.col("id") % users).cast("int").alias("user"),
+        F.col("id").cast("int").alias("item"),
+        F.lit(1.0).cast("float").alias("rating"),
+    )
+    model = ALS(rank=DIMS, maxIter=1, userCol="user", itemCol="item", seed=1).fit(pairs)
+    lists = model.recommendForAllUsers(N)
+    return best_of(lambda: lists.write.format("noop").mode("overwrite").save())
+
+
+def start_spark() -> Any:
+    """A session of two threads."""
+    from recsys.config import load_settings
+    from recsys.lake.session import build_session
+
+    settings = ["lake.root=unused", f"spark.master=local[{THREADS}]"]
+    return build_session(load_settings(None, settings), "benchmark")
+
+
+ONE = {"product": time_product, "kernel": time_kernel, "job": time_job, "als": time_als}
+
+if __name__ == "__main__":
+    sys.exit(main())

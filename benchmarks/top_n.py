@@ -32,8 +32,8 @@ from benchmarks.processes import measure_alone
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers/bin/python"
 DIMS, N, SEEN, LENGTH, THREADS, REPEATS = 64, 100, 50, 20, 2, 2
-USERS = {50_000: 2048, 500_000: 512}
-JOB_USERS = {50_000: 20_000, 500_000: 4_000}
+USERS = {50_000: 1024, 500_000: 512}
+JOB_USERS = {50_000: 10_000, 500_000: 2_000}
 ALS_USERS, ALS_ITEMS = 2_000, 20_000
 OURS = ("product-float32", "product-bfloat16", "product-int8", "kernel", "job")
 PEERS = ("faiss", "implicit")

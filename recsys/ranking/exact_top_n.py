@@ -39,7 +39,7 @@ from torch.nn import functional
 
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.item_index import BLOCK, ItemIndex
-from recsys.ranking.rough_scores import TINY, Pairs, float32_error, scan
+from recsys.ranking.rough_scores import BLOCKS_AT_ONCE, TINY, Pairs, float32_error, scan
 from recsys.ranking.top_n import (
     NAN_MESSAGE,
     PADDING_ITEM,
@@ -50,10 +50,13 @@ from recsys.ranking.top_n import (
 )
 
 _USERS_AT_ONCE = 256
-_DENSE_SCORES_AT_ONCE = 8_000_000
-_MOST_PAIRS = 4_000_000
+_DENSE_SCORES_AT_ONCE = 4_000_000
+_MOST_PAIRS = 2_000_000
 _SMALL = 2 * BLOCK
 _LARGEST_SCORE = 1e38
+MOST_BYTES = 100 * (_MOST_PAIRS + _USERS_AT_ONCE * BLOCK * BLOCKS_AT_ONCE)
+"""Memory of ``rank_products`` where all scores are so near to each other that all are candidates:
+the candidates of one span of blocks on top of those that are kept, with their copies."""
 _LOWER_HALF, _TURN, _NO_KEY = 0xFFFFFFFF, 0x7FFFFFFF, -(2**63)
 
 

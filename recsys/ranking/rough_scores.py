@@ -13,7 +13,7 @@ from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 from recsys.ranking.top_n import IntArray
 
 _CHUNK = 32
-_BLOCKS_AT_ONCE = 64
+BLOCKS_AT_ONCE = 16
 TINY = 2.0**-120
 """More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
 
@@ -83,8 +83,8 @@ def scan(
     """
     rough = make_rough(users, index)
     products = _Products(rough.codes, index, hidden)
-    for start in range(0, len(index.radius), _BLOCKS_AT_ONCE):
-        span = slice(start, start + _BLOCKS_AT_ONCE)
+    for start in range(0, len(index.radius), BLOCKS_AT_ONCE):
+        span = slice(start, start + BLOCKS_AT_ONCE)
         error = bound_errors(rough, index, span)
         scale = rough.scale * index.scale[span, None]
         limits = products.limits((floor - error - rough.offset) / scale).numpy()

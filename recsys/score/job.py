@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,6 +20,7 @@ from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
 from recsys.score.attributes import add_user_codes, find_item_words
+from recsys.score.memory import describe_memory
 from recsys.score.pack import load_pack, write_pack
 from recsys.score.ranker import (
     MODEL_REASON,
@@ -41,15 +42,23 @@ class Versions:
 
 
 def score_users(
-    lake: Lake, bundle: Path, model_version: str, versions: Versions, run_date: date, tag: str
+    lake: Lake,
+    bundle: Path,
+    model_version: str,
+    versions: Versions,
+    run_date: date,
+    tag: str,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Commit:
     """Score every user and replace the night's partition of gold/top_n in one commit.
 
     Args:
         tag: names the file sent to executors; different for different models or catalogues.
+        say: is told what memory the workers need, before they start.
     """
     settings = lake.settings
     item_ids = read_item_ids(lake, versions.items)
+    say("  " + describe_memory(load_config(bundle), len(item_ids) - 1, settings.score.n))
     popularity = read_popularity(
         lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
     )

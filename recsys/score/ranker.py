@@ -21,7 +21,7 @@ from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 MODEL_REASON = "model"
 POPULAR_REASON = "popular"
 
-_SCORES_AT_ONCE = 32_000_000
+SCORES_AT_ONCE = 32_000_000
 _USERS_AT_ONCE = 512
 
 
@@ -125,7 +125,7 @@ def _first_stage(
             scores[~model.knows(given)] = -torch.inf
             return rank_items(scores.float(), n, seen)
 
-        return rank_scores, max(1, _SCORES_AT_ONCE // len(popularity))
+        return rank_scores, max(1, SCORES_AT_ONCE // len(popularity))
     vectors = model.item_vectors()
     made = index_items(model, popularity) if index is None else index
     assert made is not None, "the model has vectors"

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recsys.models import SequenceTransformer, TransformerConfig
 from recsys.ranking import exact_top_n, item_index, rough_scores
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.exact_top_n import rank_products
+from recsys.ranking.histories import Histories
 from recsys.ranking.item_index import BLOCK, ItemIndex, build_index, load_index
 from recsys.ranking.top_n import IntArray, RankedItems
+from recsys.score.ranker import index_items, rank_histories
 
 pytestmark = pytest.mark.torch
 
@@ -79,7 +82,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @pytest.mark.parametrize("scanned", [True, False])
 @pytest.mark.parametrize("use_codes", WITH_CODES)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(case=cases())
 def test_equals_a_full_sort(use_codes: bool, scanned: bool, case: Case) -> None:
     users, vectors, rankable, n, seen = case
@@ -110,7 +113,7 @@ def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["normal", "biases", "near ties", "copies", "lengths"])
 @pytest.mark.parametrize("use_codes", WITH_CODES)
-@settings(max_examples=2)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.sampled_from([1, 20, 150]))
 def test_equals_a_full_sort_over_several_blocks(
     use_codes: bool, kind: str, seed: int, n: int
@@ -158,7 +161,7 @@ def test_batches_codes_and_room_change_no_bit(monkeypatch: pytest.MonkeyPatch) -
         with monkeypatch.context() as patch:
             # More candidates than there is room for: the best ones are taken in between.
             patch.setattr(exact_top_n, "_MOST_PAIRS", 100)
-            patch.setattr(rough_scores, "_BLOCKS_AT_ONCE", 1)
+            patch.setattr(rough_scores, "BLOCKS_AT_ONCE", 1)
             found.append(rank_by(40, users, index, seen))
         for ranked in found:
             assert torch.equal(ranked.items, first.items)
@@ -182,6 +185,22 @@ def test_a_mapped_index_gives_the_same_lists(tmp_path: Path) -> None:
     assert torch.equal(made.items, read.items)
     assert torch.equal(made.scores, read.scores)
     assert (made.items % 3 > 0).all()
+
+
+def test_a_kept_index_gives_the_lists_of_one_that_is_made() -> None:
+    torch.manual_seed(3)
+    model = SequenceTransformer(TransformerConfig(50, 4, dims=8, blocks=1, heads=2, dropout=0.0))
+    popularity = np.arange(56, dtype=np.float32) % 5
+    histories = Histories([np.array([1, 2, 3]), np.array([51]), np.array([7])])
+    seen = [np.array([4, 9]), np.array([51]), np.arange(1, 52)]
+    index = index_items(model, popularity)
+    made = rank_histories(model, histories, seen, popularity, 8)
+    kept = rank_histories(model, histories, seen, popularity, 8, index=index)
+    assert (made.items == kept.items).all()
+    assert (made.scores == kept.scores).all()
+    # The model's items, unless they are not sold; nothing for who is unknown or has seen them all.
+    assert made.from_model.sum(axis=1).tolist() == [8, 0, 0]
+    assert (popularity[made.items[0]] > 0).all()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e38])

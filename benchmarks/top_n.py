@@ -1,14 +1,16 @@
-"""User-item pairs ranked a second: the scoring job, its kernel, and others that rank exactly.
+"""User-item pairs ranked a processor second: the scoring job, its kernel, others that rank exactly.
 
     make peers-setup
     python -m benchmarks.top_n [--runs 3] [--growth]
 
-Vectors of 64 dims from a normal distribution, lists of 100, 50 seen items a user, two threads each,
-by turns. `product` is the bare matrix product, the limit; `kernel` is ranking.exact_top_n with the
-seen items out; `job` is the Spark job's scoring stage on cached users: an encoder of one block over
-20 events, ranking and Arrow; `als` is Spark ALS's recommendForAllUsers (on 20,000 items, no
-filter); faiss has no filter, implicit has one. `--growth` shows seconds and memory of the kernel by
-users and items instead. Where OpenBLAS guesses the processor wrong, start with OPENBLAS_CORETYPE.
+Vectors of 64 dims from a normal distribution, lists of 100, 50 seen items a user, by turns, in one
+thread each (Spark: two). Processor seconds of a process and all below it are counted, so that other
+work on the machine disturbs little. `product` is the bare matrix product, the limit; `kernel` is
+ranking.exact_top_n with the seen items out; `job` is the Spark job's scoring stage on cached users:
+an encoder of one block over 20 events, ranking and Arrow; `als` is Spark ALS's recommendForAllUsers
+(on 20,000 items, no filter); faiss has no filter, implicit has one. `--growth` shows seconds and
+memory of the kernel by users and items instead. Where OpenBLAS guesses the processor wrong, start
+with OPENBLAS_CORETYPE.
 """
 
 from __future__ import annotations
@@ -20,21 +22,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
-from benchmarks.processes import measure_alone
+from benchmarks.processes import measure_alone, processor_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers/bin/python"
-DIMS, N, SEEN, LENGTH, THREADS, REPEATS = 64, 100, 50, 20, 2, 2
-USERS = {50_000: 1024, 500_000: 512}
-JOB_USERS = {50_000: 10_000, 500_000: 2_000}
-ALS_USERS, ALS_ITEMS = 2_000, 20_000
+DIMS, N, SEEN, LENGTH, REPEATS = 64, 100, 50, 20, 2
+USERS = {50_000: 1024, 500_000: 256}
+JOB_USERS = {50_000: 4_000, 500_000: 1_000}
+ALS_USERS, ALS_ITEMS = 1_000, 20_000
 OURS = ("product-float32", "product-bfloat16", "product-int8", "kernel", "job")
 PEERS = ("faiss", "implicit")
 GROWTH = (1, 3, 10)
@@ -85,21 +85,29 @@ def compare(runs: int, peer: str) -> None:
 
 
 def measure(name: str, items: int, users: int) -> float:
-    """Pairs a second, in a process of its own."""
+    """Pairs a processor second, in a process of its own."""
     figures = measure_alone("benchmarks.top_n", name, str(items), str(users))
-    return items * users / float(figures["seconds"])
+    return say(name, items, items * users / float(figures["seconds"]))
 
 
 def measure_peer(python: str, name: str, items: int, users: int) -> float:
-    """Pairs a second of another library, in its own environment."""
+    """Pairs a processor second of another library, in its own environment."""
     given = {"items": items, "users": users, "dims": DIMS, "n": N, "seen": SEEN,
-             "repeats": REPEATS, "threads": THREADS}  # fmt: skip
+             "repeats": REPEATS}  # fmt: skip
     command = [python, str(ROOT / "benchmarks/peers/exact_top_n.py"), name]
     for key, value in given.items():
         command += [f"--{key}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return items * users / min(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return say(
+        name, items, items * users / min(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    )
+
+
+def say(name: str, items: int, rate: float) -> float:
+    """Show a figure as soon as it is there."""
+    print(f"  {name} {items:,}: {rate / 1e6:,.1f}", file=sys.stderr, flush=True)
+    return rate
 
 
 def measure_growth() -> None:
@@ -107,7 +115,7 @@ def measure_growth() -> None:
     for what in ("users", "items"):
         first = None
         for times in GROWTH:
-            users, items = (1024 * times, 50_000) if what == "users" else (512, 50_000 * times)
+            users, items = (512 * times, 50_000) if what == "users" else (256, 50_000 * times)
             figures = measure_alone("benchmarks.top_n", "kernel", str(items), str(users))
             first = first or figures["seconds"]
             print(
@@ -119,13 +127,13 @@ def measure_growth() -> None:
 
 
 def best_of(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of some repeats, after one to warm up."""
+    """Processor seconds of the cheapest of some repeats, after one to warm up."""
     work()
     found = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        before = processor_seconds(os.getpid())
         work()
-        found.append(time.perf_counter() - started)
+        found.append(processor_seconds(os.getpid()) - before)
     return min(found)
 
 
@@ -133,7 +141,7 @@ def time_product(name: str, items: int, users: int) -> float:
     """Scores alone, in blocks that stay in the cache, into one buffer."""
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(1)
     kind = getattr(torch, name.partition("-")[2])
     block, some = 2048, 256
     first = torch.randn(some, DIMS).mul(30.0).clamp(-127.0, 127.0).to(kind)
@@ -142,14 +150,16 @@ def time_product(name: str, items: int, users: int) -> float:
     multiply = torch._int_mm if kind == torch.int8 else torch.mm
 
     def work() -> None:
-        for _ in range(max(1, items * users // (block * some))):
+        for _ in range(often * items * users // (block * some)):
             multiply(first, second, out=out)
 
-    return best_of(work)
+    # Long enough for a clock that ticks a hundred times a second.
+    often = 20
+    return best_of(work) / often
 
 
 def time_kernel(name: str, items: int, users: int) -> float:
-    """Lists from vectors, in two threads of the project's code."""
+    """Lists from vectors."""
     import numpy as np
     import torch
 
@@ -162,13 +172,7 @@ def time_kernel(name: str, items: int, users: int) -> float:
     index = build_index(vectors, torch.ones(items + 1, dtype=torch.bool))
     given = torch.from_numpy(dice.standard_normal((users, DIMS), dtype=np.float32))
     seen = list(dice.integers(1, items + 1, (users, SEEN)))
-    size = 256
-    with ThreadPoolExecutor(THREADS) as pool:
-
-        def rank(at: int) -> None:
-            rank_products(given[at : at + size], index, N, seen[at : at + size])
-
-        return best_of(lambda: list(pool.map(rank, range(0, users, size))))
+    return best_of(lambda: rank_products(given, index, N, seen))
 
 
 def time_job(name: str, items: int, users: int) -> float:
@@ -201,7 +205,7 @@ def time_job(name: str, items: int, users: int) -> float:
         )  # fmt: skip
         spark.sparkContext.addFile(f"{folder}/pack.tar")
         table = (
-            spark.range(users, numPartitions=2 * THREADS)
+            spark.range(users, numPartitions=4)
             .select(
                 F.concat(F.lit("u"), "id").alias(schemas.USER_ID),
                 draw(LENGTH, 0).alias(schemas.ITEMS),
@@ -235,11 +239,11 @@ def start_spark() -> Any:
     from recsys.config import load_settings
     from recsys.lake.session import build_session
 
-    settings = ["lake.root=unused", f"spark.master=local[{THREADS}]"]
+    settings = ["lake.root=unused", "spark.master=local[2]"]
     return build_session(load_settings(None, settings), "benchmark")
 
 
 ONE = {"product": time_product, "kernel": time_kernel, "job": time_job, "als": time_als}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

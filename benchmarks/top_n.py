@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer", default=str(PEER), help="Python that has faiss and implicit")
+    parser.add_argument("--names", nargs="+", default=["als", *PEERS, *OURS], help="only these")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("NAME", "ITEMS", "USERS"))
     options = parser.parse_args()
@@ -55,33 +56,41 @@ def main() -> None:
     elif options.growth:
         measure_growth()
     else:
-        compare(options.runs, options.peer)
+        compare(options.runs, options.peer, options.names)
 
 
-def compare(runs: int, peer: str) -> None:
+def compare(runs: int, peer: str, names: Sequence[str]) -> None:
     """All sizes and all ways, by turns."""
-    found: dict[str, dict[str, list[float]]] = {"als": {"": []}}
+    als: list[float] = []
+    found: dict[int, dict[str, list[float]]] = {items: {} for items in USERS}
     for _ in range(runs):
-        found["als"][""].append(measure("als", ALS_ITEMS, ALS_USERS))
+        if "als" in names:
+            als.append(measure("als", ALS_ITEMS, ALS_USERS))
         for items, users in USERS.items():
-            rates = found.setdefault(str(items), {name: [] for name in (*PEERS, *OURS)})
-            for name in PEERS:
-                rates[name].append(measure_peer(peer, name, items, users))
-            for name in OURS:
-                many = JOB_USERS[items] if name == "job" else users
-                rates[name].append(measure(name, items, many))
-    als = statistics.median(found["als"][""])
-    print(f"Spark ALS {als / 1e6:,.1f} M pairs/s")
+            for name in (name for name in (*PEERS, *OURS) if name in names):
+                if name in PEERS:
+                    rate = measure_peer(peer, name, items, users)
+                else:
+                    rate = measure(name, items, JOB_USERS[items] if name == "job" else users)
+                found[items].setdefault(name, []).append(rate)
+    report(found, als)
+    record = {"benchmark": "top_n", "machine": describe_machine(), "als": als, "runs": found}
+    print(json.dumps(record))
+
+
+def report(found: dict[int, dict[str, list[float]]], als: list[float]) -> None:
+    """Medians, and how many times faiss and Spark ALS they are, run by run."""
+    if als:
+        print(f"{ALS_ITEMS:>8,} items  als {statistics.median(als) / 1e6:,.1f} M/s")
     for items, rates in found.items():
-        for name, values in rates.items() if items != "als" else ():
-            ratios = [ours / theirs for ours, theirs in zip(values, rates["faiss"], strict=True)]
-            print(
-                f"{int(items):>8,} items  {name:<17} {statistics.median(values) / 1e6:>8,.0f} M/s"
-                f"  {statistics.median(ratios):5.2f} times faiss "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-                f"  {statistics.median(values) / als:6.1f} times ALS"
-            )
-    print(json.dumps({"benchmark": "top_n", "machine": describe_machine(), "runs": found}))
+        for name, values in rates.items():
+            line = f"{items:>8,} items  {name:<17} {statistics.median(values) / 1e6:>8,.0f} M/s"
+            for other, theirs in (("faiss", rates.get("faiss")), ("als", als)):
+                if theirs:
+                    ratios = sorted(a / b for a, b in zip(values, theirs, strict=True))
+                    line += f"  {statistics.median(ratios):7.2f} times {other}"
+                    line += f" ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            print(line)
 
 
 def measure(name: str, items: int, users: int) -> float:

@@ -2,7 +2,7 @@
 
 from recsys.models.click_ranker import ClickRanker, ClickRankerConfig
 from recsys.models.collaborative_network import CollaborativeNetwork, CollaborativeNetworkConfig
-from recsys.models.contract import Inputs, ModelConfig, Recommender
+from recsys.models.contract import DotProductRecommender, Inputs, ModelConfig, Recommender
 from recsys.models.items import Links
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
 from recsys.models.registry import build_model, read_config
@@ -15,6 +15,7 @@ __all__ = [
     "ClickRankerConfig",
     "CollaborativeNetwork",
     "CollaborativeNetworkConfig",
+    "DotProductRecommender",
     "Inputs",
     "Links",
     "MatrixFactorization",

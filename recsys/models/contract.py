@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from recsys.models.items import Links
@@ -84,3 +85,44 @@ class Recommender(nn.Module, ABC):
     def for_scoring(self) -> Recommender:
         """A model with the same scores that is cheaper to ask; it need not be fit for training."""
         return self
+
+
+class DotProductRecommender(Recommender):
+    """A model whose scores are products of a user's and an item's vector.
+
+    Lists are made from the vectors then, without the scores of all items (``ranking.exact_top_n``).
+    """
+
+    @abstractmethod
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Vector of each item, float [num_items + 1, dims]; row 0 is padding.
+
+        Args:
+            items: item_idx, int64 [count]: only of these, float [count, dims].
+        """
+
+    @abstractmethod
+    def user_vectors(self, given: Inputs, item_vectors: Tensor) -> Tensor:
+        """Vector of each user, float [users, dims].
+
+        Args:
+            given: what is known of the users.
+            item_vectors: what ``item_vectors()`` gives, so that many batches share it.
+        """
+
+    def known_items(self) -> Tensor:
+        """Items that may be in lists, bool [num_items + 1]; what it says of padding means nothing.
+
+        All, unless a kind says otherwise.
+        """
+        size = self.config.num_items + 1
+        return torch.ones(size, dtype=torch.bool, device=next(self.parameters()).device)
+
+    def score_items(self, given: Inputs) -> Tensor:
+        """Products of users' and items' vectors, float [users, num_items + 1].
+
+        Items that nothing is known of have -inf.
+        """
+        vectors = self.item_vectors()
+        scores = self.user_vectors(given, vectors) @ vectors.T
+        return scores.masked_fill(~self.known_items(), -torch.inf)

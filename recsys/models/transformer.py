@@ -26,7 +26,7 @@ from recsys.models.blocks import (
     initialise,
     rotation_angles,
 )
-from recsys.models.contract import Inputs, Recommender
+from recsys.models.contract import DotProductRecommender, Inputs
 from recsys.models.dropout import dropout
 from recsys.models.head import LinearHead
 from recsys.models.items import ItemTable
@@ -36,7 +36,7 @@ _EMBEDDING_STD = 0.02
 _EVENT_TYPES = 16
 
 
-class SequenceTransformer(Recommender):
+class SequenceTransformer(DotProductRecommender):
     """Item vectors are shared between input and output; the score of an item is a dot product.
 
     Column 0 of an item's vector is its bias: states are 1 there, and the input ignores it. So the
@@ -217,11 +217,10 @@ class SequenceTransformer(Recommender):
         """Users with an item, bool [users]."""
         return (given["items"] > 0).any(dim=1)
 
-    def score_items(self, given: Inputs) -> Tensor:
-        """Products of users' and items' vectors, float [users, num_items + 1]."""
-        vectors = self.item_vectors()
-        users = self.encode(**{name: given[name] for name in self.config.looks_at}, vectors=vectors)
-        return users @ vectors.T
+    def user_vectors(self, given: Inputs, item_vectors: Tensor) -> Tensor:
+        """What ``encode`` makes of the users, float [users, dims]."""
+        known = {name: given[name] for name in self.config.looks_at}
+        return self.encode(**known, vectors=item_vectors)
 
     @torch.no_grad()
     def for_scoring(self) -> SequenceTransformer:

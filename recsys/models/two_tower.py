@@ -22,7 +22,7 @@ from torch import Tensor
 
 from recsys.models.blocks import initialise
 from recsys.models.cold_items import ColdItemTable
-from recsys.models.contract import Inputs, Recommender
+from recsys.models.contract import DotProductRecommender, Inputs
 from recsys.models.items import Links
 from recsys.models.shape import Shape
 from recsys.models.user_tower import UserTower, make_tower
@@ -74,7 +74,7 @@ class TwoTowerConfig(Shape):
         return ("items", "user_attributes") if self.user_attributes else ("items",)
 
 
-class _Towers(Recommender):
+class _Towers(DotProductRecommender):
     """What a model in training and one for scoring have in common: vectors, and their products.
 
     Column 0 of an item's vector is its bias and 1 in a user's, as in ``SequenceTransformer``.
@@ -124,14 +124,10 @@ class _Towers(Recommender):
             known = known | (given["user_attributes"] > 0).any(dim=1)
         return known
 
-    def score_items(self, given: Inputs) -> Tensor:
-        """Products of users' and items' vectors, float [users, num_items + 1].
-
-        Items that nothing is known of have -inf.
-        """
-        vectors = self.item_vectors()
-        users = self.encode(**{name: given[name] for name in self.config.looks_at}, vectors=vectors)
-        return (users @ vectors.T).masked_fill(~self.known_items(), -torch.inf)
+    def user_vectors(self, given: Inputs, item_vectors: Tensor) -> Tensor:
+        """What ``encode`` makes of the users, float [users, dims]."""
+        known = {name: given[name] for name in self.config.looks_at}
+        return self.encode(**known, vectors=item_vectors)
 
 
 class TwoTower(_Towers):

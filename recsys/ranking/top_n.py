@@ -14,6 +14,8 @@ IntArray = npt.NDArray[np.integer[Any]]
 Ragged = tuple[IntArray, IntArray]
 """Integer lists of several rows in two arrays: offsets [rows + 1] and values [offsets[-1]]."""
 
+NAN_MESSAGE = "scores contain NaN: the model or its input vectors are broken"
+
 PADDING_ITEM = 0
 """Column 0 of every score matrix is padding: never ranked, and the filler of short lists."""
 
@@ -60,7 +62,7 @@ def rank_items(
     # everything, so looking at the best ones finds any.
     values, items = torch.topk(scores, min(n + 1, columns), dim=1)
     if torch.isnan(values).any():
-        raise ValueError("scores contain NaN: the model or its input vectors are broken")
+        raise ValueError(NAN_MESSAGE)
     items, order = torch.sort(items, dim=1)
     values, order = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True)
     items = items.gather(1, order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,6 +20,7 @@ from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
 from recsys.score.attributes import add_user_codes, find_item_words
+from recsys.score.memory import describe_memory
 from recsys.score.pack import load_pack, write_pack
 from recsys.score.ranker import (
     MODEL_REASON,
@@ -41,15 +42,23 @@ class Versions:
 
 
 def score_users(
-    lake: Lake, bundle: Path, model_version: str, versions: Versions, run_date: date, tag: str
+    lake: Lake,
+    bundle: Path,
+    model_version: str,
+    versions: Versions,
+    run_date: date,
+    tag: str,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Commit:
     """Score every user and replace the night's partition of gold/top_n in one commit.
 
     Args:
         tag: names the file sent to executors; different for different models or catalogues.
+        say: is told what memory the workers need, before they start.
     """
     settings = lake.settings
     item_ids = read_item_ids(lake, versions.items)
+    say("  " + describe_memory(load_config(bundle), len(item_ids) - 1, settings.score.n))
     popularity = read_popularity(
         lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
     )
@@ -65,12 +74,26 @@ def score_users(
             # A fixed number of tasks and order within them: same batches, same scores to the bit.
             users.repartition(settings.score.partitions, schemas.USER_IDX)
             .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
-            .mapInArrow(_Scorer(name, settings.score.n, events), _LIST_DDL)
+            .transform(rank_in_workers, name, settings.score.n, events)
             .withColumn(schemas.RUN_DATE, F.lit(run_date))
             .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
         )
         return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
+
+
+def rank_in_workers(
+    users: DataFrame, pack: str, n: int, events: Sequence[str] = (schemas.ITEMS,)
+) -> DataFrame:
+    """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
+
+    Args:
+        users: ``user_id``, ``seen_items`` and the columns ``events``.
+        pack: name of the file from ``write_pack``, sent to the executors.
+        n: length of the lists.
+        events: as ``history_columns`` gives them.
+    """
+    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+    return chosen.mapInArrow(_Scorer(pack, n, tuple(events)), _LIST_DDL)
 
 
 _COLUMNS = {
@@ -137,7 +160,7 @@ class _Scorer:
             )
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
             lists = rank_histories(
-                pack.model, histories, seen, pack.popularity, self.n, pack.ranker
+                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index
             )
             column = to_arrow(lists, pack.item_ids)
             yield pa.RecordBatch.from_arrays(

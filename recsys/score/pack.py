@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
-import io
-import shutil
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -15,13 +14,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from recsys import schemas
 from recsys.bundle import load_for_scoring, load_ranker
 from recsys.models import ClickRanker, Links, Recommender
+from recsys.ranking.item_index import ItemIndex, load_index
 from recsys.ranking.neighbors import Neighbors
+from recsys.score.ranker import index_items
 
-_CATALOGUE = "catalogue.npz"
+_ITEM_IDS = "item_ids.arrow"
+_POPULARITY = "popularity.npy"
+_LINKS = "links.npz"
 _BUNDLE = "bundle"
-_LINKS = "links_"
+_MODELS = "models.pt"
+_INDEX = "index"
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class ScoringPack:
         item_ids: item ids as the log wrote them, [items + 1]; entry 0 is padding.
         popularity: float32 [items + 1], for the fallback; 0 is no candidate.
         ranker: re-ranks the model's first items; None where the bundle has none.
+        index: the candidates' vectors; None for a model without vectors.
     """
 
     model: Recommender
     item_ids: pa.Array
     popularity: npt.NDArray[np.float32]
     ranker: ClickRanker | None
+    index: ItemIndex | None
 
 
 def write_pack(
@@ -53,41 +60,63 @@ def write_pack(
     Args:
         links: of all items to hashes of their words, for models that know new items by them.
     """
-    buffer = io.BytesIO()
-    words = {} if links is None else {_LINKS + name: part for name, part in links._asdict().items()}
-    np.savez(buffer, item_ids=np.array(item_ids, dtype=str), popularity=popularity, **words)
-    with tarfile.open(path, "w") as tar:
+    with tempfile.TemporaryDirectory() as name, tarfile.open(path, "w") as tar:
+        folder = Path(name)
+        table = pa.table({schemas.ITEM_ID: pa.array(item_ids, pa.string())})
+        file = str(folder / _ITEM_IDS)
+        with pa.OSFile(file, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        np.save(folder / _POPULARITY, popularity)
+        if links is not None:
+            np.savez(folder / _LINKS, **links._asdict())
+        for part in sorted(folder.iterdir()):
+            tar.add(part, part.name)
         tar.add(bundle, _BUNDLE)
-        info = tarfile.TarInfo(_CATALOGUE)
-        info.size = buffer.tell()
-        buffer.seek(0)
-        tar.addfile(info, buffer)
 
 
 @functools.lru_cache(maxsize=1)
 def load_pack(path: str) -> ScoringPack:
-    """Unpack and load, once a worker process; its threads are one a Spark task."""
+    """Load, once a worker process; its threads are one a Spark task.
+
+    The first worker of a machine unpacks the file and lays out the model and its item vectors for
+    all: they are mapped, so that a machine holds them once.
+    """
     torch.set_num_threads(1)
-    folder = _unpack(Path(path))
-    ranker = load_ranker(folder / _BUNDLE)
-    with np.load(folder / _CATALOGUE) as catalogue:
-        names = [_LINKS + name for name in Neighbors._fields]
-        words = [torch.from_numpy(catalogue[name]) for name in names if name in catalogue]
-        links = Links(*words) if words else None
-        model = load_for_scoring(folder / _BUNDLE, links)
-        item_ids = pa.array(catalogue["item_ids"].tolist(), pa.string())
-        return ScoringPack(model, item_ids, catalogue["popularity"], ranker)
+    folder = _unpack_once(Path(path))
+    # Written by _unpack_once on this machine: pickles of our own classes.
+    models = torch.load(folder / _MODELS, mmap=True, weights_only=False)
+    with pa.memory_map(str(folder / _ITEM_IDS)) as file:
+        item_ids = pa.ipc.open_file(file).read_all().column(0).chunk(0)
+    return ScoringPack(
+        models["model"],
+        item_ids,
+        np.load(folder / _POPULARITY, mmap_mode="c"),
+        models["ranker"],
+        load_index(folder / _INDEX) if (folder / _INDEX).exists() else None,
+    )
 
 
-def _unpack(path: Path) -> Path:
+def _unpack_once(path: Path) -> Path:
     folder = path.with_suffix(".unpacked")
-    if not folder.exists():
-        temporary = Path(tempfile.mkdtemp(dir=path.parent))
-        with tarfile.open(path) as tar:
-            tar.extractall(temporary, filter="data")
-        try:
+    with path.with_suffix(".lock").open("w") as lock:
+        # Released when the process ends, whichever way.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            temporary = Path(tempfile.mkdtemp(dir=path.parent))
+            _unpack(path, temporary)
             temporary.rename(folder)
-        except OSError:
-            # Another worker of this machine was first; its copy is the same.
-            shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    with tarfile.open(path) as tar:
+        tar.extractall(folder, filter="data")
+    links = None
+    if (folder / _LINKS).exists():
+        with np.load(folder / _LINKS) as words:
+            links = Links(*(torch.from_numpy(words[name]) for name in Neighbors._fields))
+    model = load_for_scoring(folder / _BUNDLE, links)
+    torch.save({"model": model, "ranker": load_ranker(folder / _BUNDLE)}, folder / _MODELS)
+    (folder / _INDEX).mkdir()
+    if index_items(model, np.load(folder / _POPULARITY), folder / _INDEX) is None:
+        (folder / _INDEX).rmdir()

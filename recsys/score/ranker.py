@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.models import ClickRanker, Recommender
+from recsys.models import ClickRanker, DotProductRecommender, Inputs, Recommender
 from recsys.models.reranking import rerank
+from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories, pad_histories
-from recsys.ranking.top_n import IntArray, rank_items
+from recsys.ranking.item_index import ItemIndex, build_index
+from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 
 MODEL_REASON = "model"
 POPULAR_REASON = "popular"
 
-_SCORES_AT_ONCE = 32_000_000
+SCORES_AT_ONCE = 32_000_000
+_USERS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def rank_histories(
     popularity: npt.NDArray[np.float32],
     n: int,
     ranker: ClickRanker | None = None,
+    index: ItemIndex | None = None,
 ) -> Lists:
     """Rank the whole catalogue for each history; popularity fills what the model cannot.
 
@@ -55,14 +60,19 @@ def rank_histories(
         n: length of the lists.
         ranker: puts the model's first items in order (``ranker.config.candidates`` of them, at
             least n); None keeps the model's order.
+        index: what ``index_items`` makes of the model and ``popularity``, where somebody has kept
+            it; None makes it.
     """
-    size = max(1, _SCORES_AT_ONCE // len(popularity))
-    parts = [
-        _rank(
-            model, histories.part(slice(at, at + size)), seen[at : at + size], popularity, n, ranker
-        )
-        for at in range(0, len(histories), size)
-    ]
+    first = n if ranker is None else max(n, ranker.config.candidates)
+    with torch.inference_mode():
+        stage, size = _first_stage(model, popularity, first, index)
+        parts = [
+            _rank(
+                model, stage, histories.part(slice(at, at + size)), seen[at : at + size],
+                popularity, n, ranker,
+            )
+            for at in range(0, len(histories), size)
+        ]  # fmt: skip
     if not parts:
         empty = np.zeros((0, n))
         return Lists(empty.astype(np.int64), empty.astype(np.float32), empty.astype(bool))
@@ -73,26 +83,75 @@ def rank_histories(
     )
 
 
+def index_items(
+    model: Recommender, popularity: npt.NDArray[np.float32], folder: Path | None = None
+) -> ItemIndex | None:
+    """The candidates' vectors as ``exact_top_n`` takes them; None for a model without vectors.
+
+    Args:
+        model: of any kind.
+        popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
+        folder: see ``build_index``.
+    """
+    if not isinstance(model, DotProductRecommender):
+        return None
+    with torch.inference_mode():
+        vectors = model.item_vectors().float()
+        rankable = model.known_items() & _candidates(model, popularity).to(vectors.device)
+        return build_index(vectors, rankable, folder=folder)
+
+
+def _candidates(model: Recommender, popularity: npt.NDArray[np.float32]) -> Tensor:
+    """Items that the model knows and somebody may be shown, bool [num_items + 1]."""
+    found = torch.zeros(model.config.num_items + 1, dtype=torch.bool)
+    weights = torch.from_numpy(popularity[: len(found)] > 0)
+    found[: len(weights)] = weights
+    return found
+
+
+_Stage = Callable[[Inputs, Sequence[IntArray]], RankedItems]
+
+
+def _first_stage(
+    model: Recommender, popularity: npt.NDArray[np.float32], n: int, index: ItemIndex | None
+) -> tuple[_Stage, int]:
+    """What ranks the model's items for some users, and for how many at once."""
+    if not isinstance(model, DotProductRecommender):
+        candidates = _candidates(model, popularity)
+
+        def rank_scores(given: Inputs, seen: Sequence[IntArray]) -> RankedItems:
+            scores = model.score_items(given)
+            scores[:, ~candidates.to(scores.device)] = -torch.inf
+            scores[~model.knows(given)] = -torch.inf
+            return rank_items(scores.float(), n, seen)
+
+        return rank_scores, max(1, SCORES_AT_ONCE // len(popularity))
+    vectors = model.item_vectors()
+    made = index_items(model, popularity) if index is None else index
+    assert made is not None, "the model has vectors"
+
+    def rank_vectors(given: Inputs, seen: Sequence[IntArray]) -> RankedItems:
+        users = model.user_vectors(given, vectors).float()
+        ranked = rank_products(users, made, n, seen)
+        unknown = ~model.knows(given)
+        ranked.items[unknown], ranked.scores[unknown] = PADDING_ITEM, -torch.inf
+        return ranked
+
+    return rank_vectors, _USERS_AT_ONCE
+
+
 def _rank(
     model: Recommender,
+    stage: _Stage,
     histories: Histories,
     seen: Sequence[IntArray],
     popularity: npt.NDArray[np.float32],
     n: int,
     ranker: ClickRanker | None,
 ) -> Lists:
-    num_items = model.config.num_items
-    with torch.inference_mode():
-        given = _inputs(model, histories)
-        scores = model.score_items(given)
-        scores[~model.knows(given)] = -torch.inf
-        candidates = popularity[: num_items + 1] > 0
-        scores[:, : len(candidates)][:, torch.from_numpy(~candidates)] = -torch.inf
-        scores[:, len(candidates) :] = -torch.inf
-        first = n if ranker is None else max(n, ranker.config.candidates)
-        items, values = rank_items(scores.float(), first, seen)
-        if ranker is not None:
-            items, values = rerank(ranker, _inputs(ranker, histories), items, values)
+    items, values = stage(_inputs(model, histories), seen)
+    if ranker is not None:
+        items, values = rerank(ranker, _inputs(ranker, histories), items, values)
     items, values = items[:, :n].contiguous().cpu(), values[:, :n].contiguous().cpu()
     return _fill(items.numpy(), values.numpy(), seen, popularity, n)
 

@@ -31,7 +31,9 @@ def _score_users(context: Context) -> Outcome:
     bundle = open_tracking(context.settings).bundle_of(model_version)
     versions = _versions(context)
     tag = fingerprint_of(context, SCORE_USERS)[:16]
-    commit = score_users(context.lake, bundle, model_version, versions, context.run_date, tag)
+    commit = score_users(
+        context.lake, bundle, model_version, versions, context.run_date, tag, context.say
+    )
     lists = check_lists(context.lake, commit.version, versions, context.run_date)
     return Outcome(
         f"{lists:,} lists by model version {model_version}, checked",

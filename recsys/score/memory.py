@@ -1,0 +1,36 @@
+"""What scoring needs of an executor's memory, told before it starts."""
+
+from __future__ import annotations
+
+from recsys.models import ModelConfig
+from recsys.ranking.exact_top_n import MOST_BYTES
+from recsys.score.ranker import SCORES_AT_ONCE
+
+_ITEM_BYTES = 60  # its id as Arrow has it, row, index and popularity
+_ENTRY_BYTES = 60  # of a list: arrays, then Arrow's columns with the id
+_EVENT_BYTES = 40
+_USERS_A_BATCH = 10_000  # spark.sql.execution.arrow.maxRecordsPerBatch
+_PYTHON = 400 * 2**20  # the interpreter with torch and Arrow
+
+
+def describe_memory(config: ModelConfig, catalogue: int, n: int) -> str:
+    """A line for the log, by the model's shape.
+
+    Args:
+        config: of the model.
+        catalogue: largest item_idx of today.
+        n: length of the lists.
+    """
+    dims = int(getattr(config, "dims", 0))
+    # float32 in the model and again by rows of the index, and a byte of codes.
+    shared = catalogue * (9 * dims + _ITEM_BYTES)
+    batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
+    own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
+    return (
+        f"scoring with {catalogue:,} items × {dims} dims needs {_in_gib(shared)} GiB that the "
+        f"workers of a machine share, and at most {_in_gib(own)} GiB for each worker (a task)"
+    )
+
+
+def _in_gib(size: float) -> str:
+    return f"{size / 2**30:,.1f}"

@@ -1,0 +1,91 @@
+"""What a scoring worker loads: laid out once a machine, mapped by all, the same for all."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.bundle import BundleInfo, save_bundle
+from recsys.models import (
+    MatrixFactorization,
+    MatrixFactorizationConfig,
+    Recommender,
+    SequenceTransformer,
+    TransformerConfig,
+)
+from recsys.ranking.exact_top_n import rank_products
+from recsys.score import pack
+from recsys.score.memory import describe_memory
+from recsys.score.ranker import index_items
+
+pytestmark = pytest.mark.torch
+
+ITEMS = 30
+IDS = ["", *(f"item {n}" for n in range(1, ITEMS + 3))]
+POPULARITY = np.arange(ITEMS + 3, dtype=np.float32)
+
+
+def write(folder: Path, model: Recommender) -> Path:
+    save_bundle(folder / "bundle", model, BundleInfo("2026-01-01", "f", ITEMS, 4))
+    pack.write_pack(folder / "scoring.tar", folder / "bundle", IDS, POPULARITY)
+    return folder / "scoring.tar"
+
+
+def make_transformer() -> SequenceTransformer:
+    return SequenceTransformer(
+        TransformerConfig(ITEMS, 4, dims=8, blocks=1, heads=2, dropout=0.0)
+    ).eval()
+
+
+def test_a_pack_holds_what_was_written(tmp_path: Path) -> None:
+    model = make_transformer()
+    found = pack.load_pack.__wrapped__(str(write(tmp_path, model)))
+    assert found.item_ids.to_pylist() == IDS
+    assert (found.popularity == POPULARITY).all()
+    assert found.ranker is None
+    given = {"items": torch.tensor([[1, 2, 3], [0, 0, 9]])}
+    assert torch.equal(found.model.score_items(given), model.score_items(given))
+    own = index_items(model, POPULARITY)
+    assert own is not None
+    users = model.user_vectors(given, model.item_vectors()).detach()
+    lists, expected = (rank_products(users, index, 5) for index in (found.index, own))
+    assert torch.equal(lists.items, expected.items)
+    assert torch.equal(lists.scores, expected.scores)
+
+
+def test_workers_that_start_together_lay_it_out_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write(tmp_path, make_transformer()))
+    unpacked: list[Path] = []
+    original = pack._unpack
+
+    def count(file: Path, folder: Path) -> None:
+        unpacked.append(folder)
+        original(file, folder)
+
+    monkeypatch.setattr(pack, "_unpack", count)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(pack.load_pack.__wrapped__, [path] * 3))
+    assert len(unpacked) == 1
+    assert all(part.item_ids.equals(found[0].item_ids) for part in found)
+    assert not unpacked[0].exists(), "it was renamed"
+
+
+def test_a_model_without_vectors_has_no_index(tmp_path: Path) -> None:
+    config = MatrixFactorizationConfig(num_users=3, num_items=ITEMS, dims=4)
+    found = pack.load_pack.__wrapped__(str(write(tmp_path, MatrixFactorization(config).eval())))
+    assert found.index is None
+    assert found.model.score_items({"user_idx": torch.tensor([1])}).shape == (1, ITEMS + 1)
+
+
+def test_memory_is_told_by_items_and_length() -> None:
+    config = TransformerConfig(ITEMS, 50, dims=64, blocks=1, heads=2, dropout=0.0)
+    line = describe_memory(config, 10_000_000, 100)
+    # Ten million times 9 x 64 + 60 bytes.
+    assert line.startswith("scoring with 10,000,000 items × 64 dims needs 5.9 GiB that")
+    assert describe_memory(config, 10_000_000, 1000) != line

@@ -27,6 +27,7 @@ examples:
   recsys nightly --input logs --format generated --date 2026-01-03 --lake /data/lake
   recsys top-n 196 --lake /data/lake                 what a user sees, by the log's user id
   recsys runs --lake /data/lake                      the last models side by side
+  recsys rollback --lake /data/lake                  the lists and the model of the night before
   recsys lake doctor --lake /data/lake               how the tables are, and what to do
   recsys benchmark sequences beauty.txt              how good the model is, on published data
 """
@@ -90,6 +91,10 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_nights(again)
     again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")
     _add_search(add)
+    back = add("rollback", "make an earlier night's lists and model live again", "rollback")
+    back.add_argument(
+        "--to", metavar="YYYY-MM-DD", help="the night (default: the one published before)"
+    )
     _add_erase(add)
     add("summary", "what a night did, its figures and some lists", "look", "date")
     quality = add(

@@ -115,9 +115,9 @@ def _report_unforeseen(error: Exception) -> None:
     print("  do:    run it again with RECSYS_DEBUG=1 for the stack trace", file=sys.stderr)
 
 
-def parse_date(text: str) -> date:
-    """A date from the command line."""
+def parse_date(text: str, option: str = "--date") -> date:
+    """A date from the command line, given with ``option``."""
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"--date={text} is not a date", do="give YYYY-MM-DD") from None
+        raise ConfigError(f"{option}={text} is not a date", do="give YYYY-MM-DD") from None

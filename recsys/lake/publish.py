@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.errors import PublishError
+from recsys.errors import LakeError, PublishError
 from recsys.lake.local import local_frame
 from recsys.lake.tables import Lake
 
@@ -60,6 +60,58 @@ def live_lists(lake: Lake) -> DataFrame:
     return lake.read(schemas.GOLD_TOP_N, night.top_n_version).where(
         F.col(schemas.RUN_DATE) == F.lit(night.run_date)
     )
+
+
+def roll_back(lake: Lake, to: date | None = None) -> tuple[Published, Published]:
+    """Make the lists of an earlier night live again: what was live, and what is.
+
+    Later nights are no longer published; one commit does it. What they wrote stays.
+
+    Args:
+        to: the night; None is the one published before the live one. The live night itself
+            changes nothing.
+
+    Raises:
+        PublishError: that night is not published, or its lists can't be read any more.
+    """
+    table, version = schemas.OPS_PUBLISHED, lake.version(schemas.OPS_PUBLISHED)
+    was = live(lake)
+    nights = [row[0] for row in lake.read(table, version).select(schemas.RUN_DATE).collect()]
+    earlier = sorted(day for day in nights if day < was.run_date)
+    if to is None and not earlier:
+        raise PublishError(
+            f"{was.run_date} is the only night that is published",
+            where=lake.path(table),
+            do="nothing is there to go back to: mend the cause and run the night again",
+        )
+    target = _find(lake, to or earlier[-1])
+    if target is None or target.run_date > was.run_date:
+        dates = ", ".join(map(str, [*earlier[-5:], was.run_date]))
+        raise PublishError(
+            f"the night of {to} is not published",
+            where=lake.path(table),
+            do=f"choose one of the published nights: {dates}",
+        )
+    if target == was:
+        return was, target
+    _require_lists(lake, target)
+    rows = lake.read(table, version).limit(0)
+    lake.replace(table, rows, f"{schemas.RUN_DATE} > '{target.run_date}'", after=version)
+    return was, target
+
+
+def _require_lists(lake: Lake, night: Published) -> None:
+    try:
+        lists = lake.read(schemas.GOLD_TOP_N, night.top_n_version)
+        found = lists.where(F.col(schemas.RUN_DATE) == F.lit(night.run_date)).count()
+    except LakeError:
+        found = 0
+    if not found:
+        raise PublishError(
+            f"the lists of {night.run_date} can't be read any more",
+            where=f"{lake.path(schemas.GOLD_TOP_N)} version {night.top_n_version}",
+            do="go back to a later night (lake.keep_nights says how many are kept)",
+        )
 
 
 def _find(lake: Lake, run_date: date | None) -> Published | None:

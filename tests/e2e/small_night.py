@@ -46,8 +46,8 @@ class Nights:
         generate_log(spark, load_settings(conf).generate, str(log), DATES[-1])
         self._options = ["--conf", str(conf), "--lake", str(self.lake), "--input", str(log)]
 
-    def start(self, last: date, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "recsys.cli.main", "nightly", "--date", str(last)]
+    def start(self, last: date, *arguments: str, step: str = "nightly") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "recsys.cli.main", step, "--date", str(last)]
         return subprocess.Popen(
             [*command, *self._options, *arguments],
             stdout=subprocess.PIPE,
@@ -55,8 +55,8 @@ class Nights:
             text=True,
         )
 
-    def run(self, last: date, *arguments: str) -> str:
-        process = self.start(last, *arguments)
+    def run(self, last: date, *arguments: str, step: str = "nightly") -> str:
+        process = self.start(last, *arguments, step=step)
         output, _ = process.communicate()
         assert process.returncode == 0, output
         return output

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recsys.cli.main import main
+from recsys.config import load_settings
+from recsys.steps.tracking import open_tracking
 from tests.e2e.small_night import DATES, Nights, read_as_users_do, read_state
 from tests.rounds import ROUNDS
 
@@ -78,6 +82,37 @@ def test_forcing_the_last_night_gives_the_same_lists(spark: Any, two_nights: Nig
     assert "done before" not in output
     after = read_state(spark, two_nights.lake)
     assert {name for name in before if before[name] != after[name]} == set()
+
+
+def test_a_rollback_brings_back_lists_and_model(
+    spark: Any, two_nights: Nights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_state(spark, two_nights.lake)
+    models = {
+        row["run_date"]: row["model_version"] for row in map(json.loads, before["ops/published"])
+    }
+    settings = load_settings(None, [f"lake.root={two_nights.lake}"])
+
+    def call(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--lake", str(two_nights.lake)])
+        said = capsys.readouterr()
+        assert not caught.value.code, said.err
+        return said.out
+
+    output = call("rollback")
+    assert re.search(rf"live: [\d,]+ lists of {DATES[0]} by model version", output)
+    assert read_as_users_do(spark, two_nights.lake) == DATES[0]
+    champion = open_tracking(settings).champion()
+    assert champion is not None
+    assert champion.version == models[str(DATES[0])]
+    assert f"the lists of {DATES[0]} are live already" in call("rollback", "--to", str(DATES[0]))
+    # The night is done; what was taken back is published again only where somebody says so.
+    assert "done before" in two_nights.run(DATES[-1])
+    assert read_as_users_do(spark, two_nights.lake) == DATES[0]
+    two_nights.run(DATES[-1], "--force", step="publish")
+    open_tracking(settings).promote(models[str(DATES[-1])])
+    assert read_state(spark, two_nights.lake) == before
 
 
 def test_killed_in_every_stage_ends_in_the_same_state(spark: Any, two_nights: Nights) -> None:

@@ -32,7 +32,7 @@ from benchmarks.processes import measure_alone, processor_seconds
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers/bin/python"
 DIMS, N, SEEN, LENGTH, REPEATS = 64, 100, 50, 20, 2
-USERS = {50_000: 1024, 500_000: 256}
+USERS = {50_000: 2048, 500_000: 2048}  # faiss takes small batches many times slower
 JOB_USERS = {50_000: 4_000, 500_000: 1_000}
 ALS_USERS, ALS_ITEMS = 1_000, 20_000
 OURS = ("product-float32", "product-bfloat16", "product-int8", "kernel", "job")

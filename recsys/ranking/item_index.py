@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.ranking.top_n import NAN_MESSAGE
 
-BLOCK = 2048
+BLOCK = 1024
 """Rows whose rough scores are made at once: with some hundred users they stay in the cache."""
 
 _SAMPLE = (2048, 8192)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 from recsys.ranking.top_n import IntArray
 
 _CHUNK = 32
-BLOCKS_AT_ONCE = 16
+BLOCKS_AT_ONCE = 32
 TINY = 2.0**-120
 """More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
 
@@ -89,11 +90,31 @@ def scan(
         scale = rough.scale * index.scale[span, None]
         limits = products.limits((floor - error - rough.offset) / scale).numpy()
         found = [products.find(start + at, limit) for at, limit in enumerate(limits)]
-        columns = zip(*found, strict=True)
-        user, row, value = (torch.from_numpy(np.concatenate(part)) for part in columns)
-        block = row // BLOCK - start
+        user, row, value = _look_closer(found, limits)
+        block, row = row // BLOCK, row + start * BLOCK
         middle = scale[block, user] * value + rough.offset[user]
         yield Pairs(user, row, middle - error[block, user], middle + error[block, user])
+
+
+def _look_closer(
+    found: Sequence[tuple[IntArray, npt.NDArray[Any]]], limits: npt.NDArray[Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """User, row (from the first block's) and product where that reaches its limit.
+
+    Args:
+        found: of each block what ``_Products.find`` gives.
+        limits: [blocks, users].
+    """
+    chunks = BLOCK // _CHUNK
+    block = np.repeat(np.arange(len(found)), [len(chunk) for chunk, _ in found])
+    chunk = np.concatenate([chunk for chunk, _ in found])
+    values = np.concatenate([values for _, values in found])
+    user = chunk // chunks
+    inside = np.flatnonzero(values >= limits[block, user][:, None])
+    place = inside // _CHUNK
+    row = (block * chunks + chunk % chunks)[place] * _CHUNK + inside % _CHUNK
+    parts = (user[place], row, values.reshape(-1)[inside])
+    return torch.from_numpy(parts[0]), torch.from_numpy(parts[1]), torch.from_numpy(parts[2])
 
 
 class _Products:
@@ -106,7 +127,8 @@ class _Products:
         self._scores = torch.empty((len(codes), BLOCK), dtype=kind)
         self._chunks = self._scores.view(len(codes), -1, _CHUNK)
         self._lowest = -(2**31) if self._exact else -np.inf
-        self._hidden = tuple(part.numpy() for part in hidden)
+        self._flat = self._scores.numpy().reshape(-1)
+        self._hidden = (hidden[0] * BLOCK + hidden[1] % BLOCK).numpy()
         edges = torch.arange(0, len(index) + BLOCK, BLOCK)
         self._edges = torch.searchsorted(hidden[1], edges).tolist()
 
@@ -116,34 +138,25 @@ class _Products:
             return (torch.floor(limits) - 1.0).clamp(-(2.0**31) + 1, 2.0**31 - 1).int()
         return (limits - limits.abs() * 2.0**-20).clamp(-3e38, 3e38).float()
 
-    def find(self, block: int, limits: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """User, row and product where that reaches its user's limit.
+    def find(self, block: int, limits: npt.NDArray[Any]) -> tuple[IntArray, npt.NDArray[Any]]:
+        """Chunks of the buffer whose maximum reaches their user's limit, and what is in them.
 
-        Most have a chunk's maximum below it, and are not looked at one by one. numpy's
-        comparisons and ``flatnonzero`` take a third of the time of torch's.
+        Most don't, and are not looked at one by one. numpy's comparisons and ``flatnonzero`` take
+        a third of the time of torch's.
         """
-        first, scores = block * BLOCK, self._scores.numpy()
         self._multiply(block)
+        self._flat[self._hidden[self._edges[block] : self._edges[block + 1]]] = self._lowest
         best = self._chunks.amax(dim=2).numpy()
         chunk = np.flatnonzero(best >= limits[:, None])
-        user = chunk // best.shape[1]
-        values = np.take(scores.reshape(-1, _CHUNK), chunk, axis=0)
-        inside = np.flatnonzero(values >= limits[user][:, None])
-        place = inside // _CHUNK
-        row = (chunk[place] % best.shape[1] + first // _CHUNK) * _CHUNK + inside % _CHUNK
-        return user[place], row, values.reshape(-1)[inside]
+        return chunk, np.take(self._flat.reshape(-1, _CHUNK), chunk, axis=0)
 
     def _multiply(self, block: int) -> None:
         first, scores = block * BLOCK, self._scores
+        columns = min(BLOCK, len(self._index) - first)
         if self._exact:
             torch._int_mm(self._codes, self._index.codes[block], out=scores)
-            columns = min(BLOCK, len(self._index) - first)
         else:
-            part = self._index.vectors[first : first + BLOCK]
-            columns = len(part)
+            part = self._index.vectors[first : first + columns]
             torch.mm(self._codes, part.T, out=scores[:, :columns])
-        values = scores.numpy()
-        values[:, columns:] = self._lowest
-        out = slice(self._edges[block], self._edges[block + 1])
-        user, row = self._hidden
-        values[user[out], row[out] - first] = self._lowest
+        if columns < BLOCK:
+            scores[:, columns:] = self._lowest

@@ -24,7 +24,7 @@ from recsys.score.ranker import index_items, rank_histories
 pytestmark = pytest.mark.torch
 
 WITH_CODES = [True, False] if item_index.multiplies_codes_fast() else [False]
-MANY = 2 * BLOCK + 300
+MANY = 5 * BLOCK + 300
 
 
 def rank_naively(
@@ -138,7 +138,7 @@ def test_bounds_hold(use_codes: bool) -> None:
         pairs = list(rough_scores.scan(users, index, nothing, everything))
         assert sum(len(part.user) for part in pairs) == 20 * MANY
         for user, row, low, high in pairs:
-            scores = score_pairs(users, index.vectors, user, row).double()
+            scores = score_pairs(users, index.vectors, user, row, index.longest).double()
             assert ((low <= scores) & (scores <= high)).all(), kind
 
 
@@ -170,7 +170,8 @@ def test_batches_codes_and_room_change_no_bit(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_score_is_the_dot_product_rounded_whatever_cancels() -> None:
     users = torch.tensor([[1e20, 1.0, -1e20, 0.0], [1.0, 2.0**-24, 2.0**-60, 0.0], [0.0] * 4])
-    found = score_pairs(users, torch.ones(1, 4), torch.arange(3), torch.zeros(3, dtype=torch.int64))
+    rows, longest = torch.zeros(3, dtype=torch.int64), torch.tensor([2.0], dtype=torch.float64)
+    found = score_pairs(users, torch.ones(1, 4), torch.arange(3), rows, longest)
     # 1 + 2^-24 lies between two float32, and is above the middle by less than float64 can tell:
     # rounded to float64 it is the middle, and of the two the even one is taken.
     assert found.tolist() == [1.0, 1.0, 0.0]

@@ -4,7 +4,7 @@
 
 - kill, stop: SIGKILL or SIGSTOP, sent to itself;
 - hang: the thread that trains sleeps forever;
-- wait: trains no further until it is killed, or the number of ranks changes;
+- wait: alone, it trains no further until another rank has come;
 - late: stops before it meets the others (at any step);
 - shards: begins with a file less than the others (at any step).
 """
@@ -29,7 +29,7 @@ def plan_harm(kind: str, rank: int, step: int) -> None:
             done.append(kind)
             if kind in ("kill", "stop"):
                 os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
-            while kind in ("hang", "wait"):
+            while kind == "hang" or (kind == "wait" and trainer.communicator.size == 1):
                 time.sleep(0.05)
                 if kind == "wait" and trainer.commits is not None:
                     trainer.commits.check()

@@ -101,10 +101,12 @@ def test_ranks_do_not_get_the_key_of_the_pseudonyms(
 def test_ranks_that_may_meet_anew_get_no_tuning_of_horovod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "2")
+    monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "1000")
     table, _ = make_table(tmp_path / "t", files={9: [4, 4]}, validation={9: [4]}, write=False)
     names = {"HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"}
     plain = ("train.launcher=horovodrun", "train.ranks=2")
-    assert names <= rank_environment(make_job(tmp_path, table, *plain)).keys()
+    tuned = make_job(tmp_path, table, *plain, "train.exchange.cycle_ms=2")
+    assert names <= rank_environment(tuned).keys()
+    assert rank_environment(tuned)["HOROVOD_CYCLE_TIME"] == "2.0"
     elastic = rank_environment(make_job(tmp_path, table, *plain, "train.min_ranks=1"))
     assert not names & elastic.keys()

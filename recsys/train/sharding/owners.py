@@ -33,7 +33,7 @@ class Owners:
 
     def numbers(self) -> Tensor:
         """The rows that this rank has, ascending, int64 [own]."""
-        return torch.arange(self.communicator.rank, self.rows, self.communicator.size)
+        return torch.arange(self.rows)[self.communicator.rank :: self.communicator.size]
 
     def is_own(self, rows: Tensor) -> Tensor:
         """Which of ``rows`` this rank has, bool."""

@@ -82,7 +82,7 @@ def deal_rows(parts: Sequence[Tensor], rank: int, ranks: int) -> Tensor:
         parts: [rows of the part, ...] each; may be memory-mapped, only own rows are read.
         rank, ranks: row i is wanted where i mod ranks is rank.
     """
-    rows = torch.arange(rank, sum(map(len, parts)), ranks)
+    rows = torch.arange(sum(map(len, parts)))[rank::ranks]
     own = parts[0].new_empty(len(rows), *parts[0].shape[1:])
     for number, part in enumerate(parts):
         here = rows % len(parts) == number

@@ -65,6 +65,9 @@ class ThreadRank(SingleProcess):
             name, parts, lambda all_parts: torch.cat([p[self.rank] for p in all_parts])
         )
 
+    def barrier(self) -> None:
+        self.start_allreduce(torch.zeros(1), "barrier")()
+
     def _start(self, name: str, part: Any, join: Callable[[list[Any]], Tensor]) -> Wait:
         key = name, self._calls[name]
         self._calls[name] += 1

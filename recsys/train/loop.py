@@ -12,11 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
 
 from recsys.models import Recommender
 from recsys.train.agreement import check_agreement
@@ -24,25 +22,13 @@ from recsys.train.batch import Batch, group_batches
 from recsys.train.checkpoint import CheckpointStore, fitting
 from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
-from recsys.train.exchange import make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.moving_average import MovingAverage, copy_parameters
-from recsys.train.optimization import (
-    autocast,
-    choose_device,
-    choose_precision,
-    clip_gradients,
-    make_optimizer,
-    step_seed,
-)
-from recsys.train.popularity import count_targets
+from recsys.train.learner import Learner
+from recsys.train.optimization import step_seed
 from recsys.train.position import count_steps, open_epoch, plan_schedule, take_over
 from recsys.train.progress import ProgressReport
-from recsys.train.row_tables import use_sparse_rows
 from recsys.train.search import NeverPrune, Pruner
-from recsys.train.sharding import make_tables
-from recsys.train.start import copy_weights
 from recsys.train.state import TrainingState
 from recsys.train.tracking import Tracker
 from recsys.train.trained import save_trained
@@ -66,34 +52,13 @@ class Trainer:
         self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
         self.pruner, self.commits = pruner or NeverPrune(), commits
         self.settings = job.settings.train
-        self.device = choose_device(self.settings.device, communicator.local_rank)
-        self.precision = choose_precision(self.settings.precision, self.device)
-        torch.manual_seed(self.settings.seed)
-        self.tables = make_tables(job, communicator)
-        self.model = self.tables.make_model().to(self.device)
-        self.new_items = copy_weights(self.model, job) if job.start_from else None
-        self.average = copy_parameters(self.model)
-        self.weight_names = {name for name, _ in self.model.named_parameters()}
-        self.best_weights: dict[str, Tensor] = {}
-        self.scaler = GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.objective = self.tables.make_objective(self.device)
-        if job.start_from:
-            self.objective.remember(self.model)
-        accumulation = self.settings.gradient_accumulation
-        use_sparse_rows(self.model, job, self.objective.touched_rows(communicator.size))
-        decay = self.settings.weight_average_decay
-        self.moving_average = MovingAverage(self.average, self.model, decay)
-        self.exchange = make_exchange(self.settings.exchange, communicator, self.model)
-        # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
-        self.optimizer = self.exchange.attach(
-            make_optimizer(self.model, self.settings), self.model, accumulation
-        )
-        self.tables.attach(self.model, self.average, self.optimizer)
+        self.learner = Learner(job, communicator)
+        self.objective = self.learner.objective
         self.state = TrainingState()
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
         self._sent_before = self.state.sent_bytes
-        communicator.broadcast_state(self.optimizer, self.model)
+        communicator.broadcast_state(self.learner.optimizer, self.learner.model)
         check_agreement(job, feed, communicator)
         take_over(self.state, feed, communicator.size)
         self.schedule = plan_schedule(self.state, feed, self.settings, communicator.size)
@@ -107,7 +72,7 @@ class Trainer:
             self.objective.examine(self.feed, self.communicator)
         run_id = self.tracker.start(self.state.run_id) if self.communicator.rank == 0 else ""
         self.state.run_id = self.communicator.broadcast_object(run_id)
-        self._use_popularity()
+        self.learner.use_popularity(self.feed, is_fresh=self.state.global_step == 0)
         while not self._is_finished():
             self._train_epoch()
             self._validate_epoch()
@@ -121,31 +86,13 @@ class Trainer:
         out_of_patience = state.best_epoch >= 0 and waited >= settings.patience
         return state.pruned or out_of_patience or state.epoch >= settings.max_epochs
 
-    def _use_popularity(self) -> None:
-        settings = self.settings
-        new = self.new_items
-        wanted = settings.start_from_popularity if new is None else bool(new.any())
-        fresh = self.state.global_step == 0 and wanted
-        if not fresh and not self.objective.needs_popularity:
-            return
-        with self.feed.epoch(0) as batches:
-            counts = count_targets(
-                batches, self.objective.popular, self.job.num_items, self.communicator
-            )
-        self.objective.set_popularity(counts)
-        for model in (self.model, self.average) if fresh else ():
-            if new is None:
-                model.set_popularity(counts)
-            else:
-                model.place_new_items(counts, new)
-
     def _train_epoch(self) -> None:
         state, settings = self.state, self.settings
         steps = count_steps(state, self.feed)
         accumulation = settings.gradient_accumulation
         done = -(-state.step_in_epoch // accumulation)
         self.progress.start_epoch(state.epoch, -(-steps // accumulation), done)
-        self.model.train()
+        self.learner.model.train()
         seconds, waited = state.train_seconds, state.waited_seconds
         started = time.perf_counter()
         with open_epoch(state, self.feed) as batches:
@@ -169,33 +116,11 @@ class Trainer:
         """One step of the optimizer on the gradients of some batches."""
         state = self.state
         torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
-        parts = [self.objective.choose(batch) for batch in batches]
-        count, weight = sum(len(part.targets) for part in parts), sum(p.weight for p in parts)
-        divisor = self.exchange.divisor(weight) or 1.0
         learning_rate = self.schedule.at(state.global_step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.zero_grad()
-        drawn = self.objective.draw(state.global_step)
-        total = torch.zeros((), device=self.device)
-        for part in parts:
-            with autocast(self.device, self.precision):
-                loss = self.objective.sum_losses(self.model, part, drawn)
-            self.scaler.scale(loss / divisor).backward()
-            total += loss.detach()
-        with self.exchange.reduced(self.optimizer):
-            self.scaler.unscale_(self.optimizer)
-            clip_gradients(self.model, self.settings.gradient_clip_norm, self.communicator)
-            self.moving_average.before_step()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        self.exchange.after_step(self.model, state.global_step)
-        self.moving_average.after_step(state.global_step)
-        own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
-        self._pending.append(torch.cat([total.double()[None], own]))
+        self._pending.append(self.learner.step(batches, state.global_step, learning_rate))
         state.global_step += 1
         state.step_in_epoch += len(batches)
-        state.sent_bytes = self._sent_before + self.exchange.sent_bytes
+        state.sent_bytes = self._sent_before + self.learner.sent_bytes
 
     def _flush(self) -> None:
         """Add up pending sums over ranks: one message for many steps, and no wait for a GPU."""
@@ -224,7 +149,7 @@ class Trainer:
         state = self.state
         self._agree()
         with self.feed.validation() as batches:
-            metrics = self.objective.validate(self.average, batches, self.communicator)
+            metrics = self.objective.validate(self.learner.average, batches, self.communicator)
         figures = {"train_loss": state.epoch_loss / (state.epoch_weight or 1.0), **metrics}
         state.history.append(figures)
         judged = self.objective.main_metric
@@ -232,11 +157,7 @@ class Trainer:
             metrics[judged], state.best_metrics[judged]
         ):
             state.best_epoch, state.best_metrics = state.epoch, metrics
-            self.best_weights = {
-                name: weight.detach().cpu().clone() if name in self.weight_names else weight.cpu()
-                for name, weight in self.average.state_dict().items()
-            }
-            self.tables.keep_best()
+            self.learner.keep_best()
         if self.communicator.rank == 0:
             self.tracker.log_epoch(state.epoch, figures)
         speed = state.events / max(1e-9, state.train_seconds)
@@ -252,35 +173,18 @@ class Trainer:
         state.pruned = bool(self.communicator.broadcast_object(answer))
 
     def _agree(self) -> None:
-        """Whatever ranks have of their own becomes common: so it is judged and saved."""
-        self.moving_average.settle()
-        moments = (
-            value
-            for state in self.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        )
-        weights = (*self.model.parameters(), *self.average.parameters())
-        self.exchange.agree([*(weight.data for weight in weights), *moments])
-        self.state.sent_bytes = self._sent_before + self.exchange.sent_bytes
+        self.learner.agree()
+        self.state.sent_bytes = self._sent_before + self.learner.sent_bytes
 
     def _save_checkpoint(self, to_disk: bool = True) -> None:
         """What a training goes on from: on the disk, and in memory if ranks may come and go."""
         if to_disk:
-            self.tables.save(self.state.global_step)
+            self.learner.save_parts(self.state.global_step)
         to_disk = to_disk and self.communicator.rank == 0
         if not to_disk and self.commits is None:
             return
         self.state.seconds = time.perf_counter() - self.started
-        content: dict[str, Any] = {
-            "state": asdict(self.state),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "best": self.best_weights,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "exchange": self.exchange.state_dict(),
-        }
+        content = {"state": asdict(self.state), **self.learner.state_dict()}
         if to_disk:
             self.checkpoints.save(self.state.global_step, content)
         if self.commits is not None:
@@ -293,26 +197,16 @@ class Trainer:
             found = (self.commits.last() if self.commits else None) or self.checkpoints.load()
         content = self.communicator.broadcast_object(found)
         if content is not None:
+            self.state = TrainingState(**content["state"])
             with fitting(self.job):
-                self._load(content)
-
-    def _load(self, content: dict[str, Any]) -> None:
-        self.state = TrainingState(**content["state"])
-        self.model.load_state_dict(content["model"])
-        self.average.load_state_dict(content["average"])
-        self.best_weights = content["best"]
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.exchange.load_state_dict(content["exchange"])
-        self.tables.load(self.state.global_step)
+                self.learner.load_state_dict(content, self.state.global_step)
 
     def _finish(self) -> TrainingResult:
         state, job = self.state, self.job
         waited = torch.tensor([state.waited_seconds, state.train_seconds], dtype=torch.float64)
         waited_all, seconds_all = self.communicator.allreduce_sum(waited).tolist()
-        self.model.load_state_dict(self.best_weights)
-        self.tables.use_best()
-        last = self.objective.finish(self.model, self.feed, self.communicator)
+        self.learner.use_best()
+        last = self.objective.finish(self.learner.model, self.feed, self.communicator)
         result = TrainingResult(
             fingerprint=job.fingerprint,
             run_id=state.run_id,
@@ -328,7 +222,7 @@ class Trainer:
             sent_bytes_per_step=state.sent_bytes / max(1, state.global_step),
             pruned=state.pruned,
         )
-        whole = self.tables.collect(self.model)
+        whole = self.learner.collect()
         if self.communicator.rank == 0:
             self._write(result, whole)
         self.communicator.barrier()
@@ -340,7 +234,7 @@ class Trainer:
         self.tracker.finish(result, self.state.history)
         result.save(self.job.result_path)
         self.checkpoints.clear()
-        self.tables.clear()
+        self.learner.remove_parts()
 
 
 FeedFactory = Callable[[TrainingJob, Communicator], Feed]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from recsys.files import write_atomically
 from recsys.train.batch import group_batches
@@ -84,7 +85,7 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
         steps = len(sizes) + WARM_UP_STEPS
         exchange, sent = 0.0, (communicator.sent_bytes - before) / max(1, steps)
     else:
-        exchange, sent = _time_exchange(trainer, job, communicator)
+        exchange, sent = _time_exchange(trainer.learner.model, job, communicator)
     figures = {
         "seconds_per_step": constant,
         "seconds_per_padded_event": slope,
@@ -96,7 +97,7 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
     largest = _largest(communicator, list(figures.values()))
     found: dict[str, Any] = dict(zip(figures, largest, strict=True))
     found["memory_bytes"] = int(found["memory_bytes"])
-    weights = sum(weight.nbytes for weight in trainer.model.parameters())
+    weights = sum(weight.nbytes for weight in trainer.learner.model.parameters())
     return Probe(**found, weights_bytes=weights, steps=len(sizes))
 
 
@@ -107,13 +108,13 @@ def _time_steps(trainer: Trainer, feed: Feed, most: int) -> tuple[list[int], lis
     """
     sizes, seconds, alone = [], [], trainer.communicator.size == 1
     started = time.perf_counter()
-    trainer.model.train()
+    trainer.learner.model.train()
     with feed.epoch(0) as batches:
         groups = group_batches(batches, trainer.settings.gradient_accumulation)
         for number, group in enumerate(groups):
             before = time.perf_counter()
             trainer.train_step(group)
-            if trainer.device.type == "cuda":
+            if trainer.learner.device.type == "cuda":
                 torch.cuda.synchronize()
             if number >= WARM_UP_STEPS:
                 sizes.append(sum(batch.items.numel() for batch in group))
@@ -137,15 +138,15 @@ def _fit(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
 
 
 def _time_exchange(
-    trainer: Trainer, job: TrainingJob, communicator: Communicator
+    model: nn.Module, job: TrainingJob, communicator: Communicator
 ) -> tuple[float, float]:
     """Seconds and sent bytes of a step's exchange, of gradients as large as the last step's."""
     settings = job.settings.train
-    exchange = make_exchange(settings.exchange, communicator, trainer.model)
-    optimizer = exchange.attach(make_optimizer(trainer.model, settings), trainer.model, 1)
+    exchange = make_exchange(settings.exchange, communicator, model)
+    optimizer = exchange.attach(make_optimizer(model, settings), model, 1)
     rounds = max(_EXCHANGES, settings.exchange.average_every_steps)
     rounds -= rounds % settings.exchange.average_every_steps
-    weights = [w for w in trainer.model.parameters() if w.grad is not None and w.grad.is_sparse]
+    weights = [w for w in model.parameters() if w.grad is not None and w.grad.is_sparse]
     touched = [weight.grad for weight in weights]
     communicator.barrier()
     for number in range(-1, rounds):
@@ -154,9 +155,10 @@ def _time_exchange(
         for weight, own in zip(weights, touched, strict=True):  # not the rows of all ranks
             weight.grad = own
         with exchange.reduced(optimizer):
-            exchange.after_step(trainer.model, number)
-    exchange.agree([])
-    return (time.perf_counter() - started) / rounds, (exchange.sent_bytes - before) / rounds
+            exchange.after_step(model, number)
+    seconds, sent = time.perf_counter() - started, exchange.sent_bytes - before
+    exchange.agree([])  # what is still on its way; ranks agree once an epoch, not once a step
+    return seconds / rounds, sent / rounds
 
 
 def _time_message(communicator: Communicator) -> float:

@@ -107,8 +107,8 @@ def train_pruned(folder: Path, communicator: Communicator) -> None:
 
 def read_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """The average, with the rows of all ranks."""
-    weights = trainer.average.state_dict()
-    table, size = trainer.average.item_embedding, trainer.communicator.size
+    weights = trainer.learner.average.state_dict()
+    table, size = trainer.learner.average.item_embedding, trainer.communicator.size
     if table.sharded:
         rows = trainer.communicator.start_allgather(table.weight.detach(), "whole")()
         weights["item_embedding.weight"] = whole = torch.empty_like(rows)

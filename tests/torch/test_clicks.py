@@ -151,7 +151,7 @@ def test_two_ranks_parts_add_up_to_one_rank_s(planted: Clicks, tmp_path: Path) -
         job, SingleProcess(), memory_feed(planted.contents)(job, SingleProcess()),
         RecordingTracker(),
     )  # fmt: skip
-    model = trainer.model
+    model = trainer.learner.model
     assert isinstance(model, ClickRanker)
 
     def gradient(part: np.ndarray) -> dict[str, torch.Tensor]:

@@ -244,7 +244,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
         feed = ListFeed(batches)
         trainer = Trainer(job, SingleProcess(), feed, RecordingTracker())  # type: ignore[arg-type]
         assert trainer.run().global_steps == 9
-        weights.append(trainer.model.item_embedding.weight)
+        weights.append(trainer.learner.model.item_embedding.weight)
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
 
 

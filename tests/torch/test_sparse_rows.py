@@ -252,13 +252,13 @@ def test_auto_is_sparse_where_a_step_touches_few_rows(tmp_path: Path) -> None:
     """At most 8 events of a window and 3 negatives, and padding; the table has 41 rows."""
     small = ("train.loss=sampled_softmax", "train.negatives=3", "train.per_rank_batch_size=1")
     found = make_trainer(tmp_path, *small)
-    assert type(found.exchange) is Exchange
+    assert type(found.learner.exchange) is Exchange
     table, contents = make_table(tmp_path, files={9: [4]}, validation={9: [4]}, write=False)
     job = make_job(tmp_path, table, *small)
     object.__setattr__(job, "num_items", 200)
     feed = memory_feed(contents)(job, SingleProcess())
     large = Trainer(job, SingleProcess(), feed, RecordingTracker())  # type: ignore[arg-type]
-    assert isinstance(large.exchange, RowGradients)
+    assert isinstance(large.learner.exchange, RowGradients)
 
 
 def test_contradictory_settings_are_refused(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_contradictory_settings_are_refused(tmp_path: Path) -> None:
 
 def test_a_whole_look_up_is_no_sparse_gradient(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, "train.exchange.rows=sparse", "train.loss=gbce")
-    table = trainer.model.item_embedding
+    table = trainer.learner.model.item_embedding
     functional.mse_loss(table(), torch.ones_like(table.weight)).backward()
     with pytest.raises(AssertionError, match="looks rows up alone"):
-        trainer.exchange.reduced(trainer.optimizer).__enter__()
+        trainer.learner.exchange.reduced(trainer.learner.optimizer).__enter__()

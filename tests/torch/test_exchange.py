@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -173,6 +174,36 @@ def test_what_two_ranks_hold_back_three_ranks_take_over(kind: str) -> None:
     for name in found[0][0]:
         before = sum(held[name] for held, _ in found)
         torch.testing.assert_close(sum(held[name] for held in after), before)
+
+
+@pytest.mark.parametrize("kind", ["int8", "top_k"])
+def test_one_rank_applies_what_others_held_back(kind: str) -> None:
+    """And two ranks begin with nothing held back where one trained before."""
+    chosen = load_settings(None, [f"train.exchange.compression={kind}"]).train.exchange
+
+    def train(rank: Communicator, state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+        model = make_model()
+        exchange = make_exchange(chosen, rank, model)
+        optimizer = exchange.attach(torch.optim.SGD(model.parameters(), lr=0.1), model, 1)
+        exchange.load_state_dict(state)
+        for weight in model.parameters():
+            weight.grad = draw(1, rank.rank, tuple(weight.shape))
+        own = [weight.grad.clone() for weight in model.parameters()]  # type: ignore[union-attr]
+        with exchange.reduced(optimizer):
+            got = [weight.grad - grad for weight, grad in zip(model.parameters(), own, strict=True)]
+        exchange.agree([])
+        return got, exchange.state_dict()
+
+    (_, alone) = train(SingleProcess(), {})
+    found = run_ranks(2, lambda rank: train(rank, alone))
+    state = found[0][1]
+    late, after = train(SingleProcess(), state)
+    names = [name for name, _ in make_model().named_parameters()]
+    for name, added in zip(names, late, strict=True):
+        held = state["held_back"].get(name)
+        wanted = torch.zeros_like(added) if held is None else 2 * held
+        torch.testing.assert_close(added, wanted, rtol=1e-3, atol=1e-3)
+    assert after == {}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ class Exchange:
     def __init__(self, communicator: Communicator) -> None:
         self.communicator = communicator
         self._before = communicator.sent_bytes
+        self._attached: dict[str, nn.Parameter] = {}
+        self._late: dict[str, Tensor] = {}
 
     @property
     def sent_bytes(self) -> int:
@@ -31,6 +33,7 @@ class Exchange:
 
     def attach(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         """The optimizer to use from now on; a step comes after ``backwards`` backward passes."""
+        self._attached = dict(model.named_parameters())
         return optimizer
 
     def divisor(self, own_weight: float) -> float:
@@ -39,6 +42,10 @@ class Exchange:
 
     def reduced(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         """Inside the block gradients are those of the step, and the optimizer may step."""
+        for name, kept in self._late.items():
+            weight = self._attached[name]
+            weight.grad = kept if weight.grad is None else weight.grad + kept
+        self._late = {}
         return nullcontext()
 
     def after_step(self, model: nn.Module, global_step: int) -> None:
@@ -57,7 +64,12 @@ class Exchange:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of ``state_dict``, also for another number of ranks."""
+        """Inverse of ``state_dict``, also for another number of ranks.
+
+        What others held back, a rank that is alone adds to its first step.
+        """
+        for name, kept in state.get("held_back", {}).items():
+            self._late[name] = state["ranks"] * kept.to(self._attached[name].device)
 
 
 class Compressor(ABC):

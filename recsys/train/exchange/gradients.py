@@ -124,6 +124,8 @@ class CompressedGradients(SummedGradients):
         return content
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not state:  # of a rank that was alone
+            return
         share = state["ranks"] / self.communicator.size
         for name, kept in state["held_back"].items():
             self._compressor.held_back[name] = (kept * share).to(self._weights[name].device)

@@ -19,7 +19,10 @@ _LARGEST = 127
 
 
 class Bf16Sum(Compressor):
-    """Rounded to bfloat16, twice: an error of 2 ** -8 of each entry at most, nothing held back."""
+    """Rounded to bfloat16, twice; nothing is held back.
+
+    An entry of the sum is off by 2 ** -7 of the sum of the ranks' magnitudes at most.
+    """
 
     def sum(self, name: str, gradient: Tensor) -> Rounds:
         shares = _deal(gradient, self.communicator.size).bfloat16()

@@ -17,7 +17,7 @@ from recsys.models.items import Links
 from recsys.models.reranking import rerank
 from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
-from tests.spark.test_score import ITEMS, KNOWN, popularity, random_model
+from tests.ranked_users import ITEMS, KNOWN, popularity, random_model
 
 pytestmark = pytest.mark.torch
 

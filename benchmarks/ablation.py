@@ -8,14 +8,7 @@ table says what helps much, not what helps a little or late.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from pathlib import Path
-from typing import Any
-
-from benchmarks.machine import describe_machine
-from benchmarks.variants import run_variants
+from benchmarks.variants import Results, main
 
 BASE = ["train.max_epochs=6", "train.patience=6", "model.dims=64", "train.threads_per_rank=1"]
 VARIANTS = {
@@ -35,20 +28,7 @@ VARIANTS = {
 }
 
 
-def main() -> None:
-    """Run each variant and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--set", default="beauty")
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    given = [text for text in sys.argv[1:] if "=" in text]
-    options = parser.parse_args([text for text in sys.argv[1:] if "=" not in text])
-    print(json.dumps({"benchmark": "ablation", "machine": describe_machine(), "given": given}))
-    chosen = {label: VARIANTS[label] for label in options.only}
-    _report(run_variants(options.folder, options.set, [*BASE, *given], chosen))
-
-
-def _report(results: dict[str, dict[str, Any]]) -> None:
+def _report(results: Results) -> None:
     first = next(iter(results.values()))
     print("| | validation NDCG@10 | test | best epoch | events a second |")
     print("| --- | --- | --- | --- | --- |")
@@ -62,4 +42,4 @@ def _report(results: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("ablation", __doc__, BASE, VARIANTS, _report)

@@ -9,14 +9,7 @@ event that both train on.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from pathlib import Path
-from typing import Any
-
-from benchmarks.machine import describe_machine
-from benchmarks.variants import run_variants
+from benchmarks.variants import Results, main
 
 BASE = [
     "train.ranks=2", "train.threads_per_rank=1", "train.max_epochs=12", "train.patience=12",
@@ -40,20 +33,7 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Run each variant and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--set", default="beauty")
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    given = [text for text in sys.argv[1:] if "=" in text]
-    options = parser.parse_args([text for text in sys.argv[1:] if "=" not in text])
-    print(json.dumps({"benchmark": "strategies", "machine": describe_machine(), "given": given}))
-    chosen = {label: VARIANTS[label] for label in options.only}
-    _report(run_variants(options.folder, options.set, [*BASE, *given], chosen))
-
-
-def _report(results: dict[str, dict[str, Any]]) -> None:
+def _report(results: Results) -> None:
     plain = results.get("plain") or next(iter(results.values()))
     whole = max(1.0, plain["sent_bytes_per_event"])
     print("| | bytes an event | share | events a second | validation NDCG@10 | test | best epoch |")
@@ -69,4 +49,4 @@ def _report(results: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("strategies", __doc__, BASE, VARIANTS, _report)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Commits:
-    """The newest committed content of a training; see ``Trainer`` for what it is made of.
+    """The newest committed content of a training; its state and ``Learner.state_dict``.
 
     ``check`` is called after each commit and raises where ranks have come or are to go.
     """

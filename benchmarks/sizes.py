@@ -126,7 +126,7 @@ def score(context: Any, bundle: Path) -> None:
         context.written("build_silver", schemas.SILVER_ITEMS),
         context.written("build_gold", schemas.GOLD_ITEM_STATS),
     )
-    score_users(context.lake, bundle, "untrained", versions, context.run_date, bundle.name)
+    score_users(context.lake, bundle, "untrained", versions, context.run_date)
 
 
 def main() -> None:

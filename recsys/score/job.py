@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -47,13 +47,11 @@ def score_users(
     model_version: str,
     versions: Versions,
     run_date: date,
-    tag: str,
     say: Callable[[str], None] = lambda _: None,
 ) -> Commit:
     """Score every user and replace the night's partition of gold/top_n in one commit.
 
     Args:
-        tag: names the file sent to executors; different for different models or catalogues.
         say: is told what memory the workers need, before they start.
     """
     settings = lake.settings
@@ -62,23 +60,25 @@ def score_users(
     popularity = read_popularity(
         lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
     )
-    name, events = f"scoring-{tag}.tar", history_columns(bundle)
+    events = history_columns(bundle)
     links = find_item_words(lake, bundle, versions.items, len(item_ids) - 1)
     users = all_users(lake, versions, run_date, events)
     if schemas.USER_ATTRIBUTES in events:
         users = add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
-    with tempfile.TemporaryDirectory(prefix="recsys-scoring-") as folder:
-        write_pack(Path(folder) / name, bundle, item_ids, popularity.recent, links)
-        lake.spark.sparkContext.addFile(str(Path(folder) / name))
-        lists = (
-            # A fixed number of tasks and order within them: same batches, same scores to the bit.
-            users.repartition(settings.score.partitions, schemas.USER_IDX)
-            .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .transform(rank_in_workers, name, settings.score.n, events)
-            .withColumn(schemas.RUN_DATE, F.lit(run_date))
-            .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
-        )
-        return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
+    # Spark keeps a name's first file, and sends all files to executors that join later, too: so
+    # each has its own name and stays in the folder that Spark removes when the application ends.
+    pack = Path(SparkFiles.getRootDirectory()) / f"scoring-{uuid.uuid4().hex}.tar"
+    write_pack(pack, bundle, item_ids, popularity.recent, links)
+    lake.spark.sparkContext.addFile(str(pack))
+    lists = (
+        # A fixed number of tasks and order within them: same batches, same scores to the bit.
+        users.repartition(settings.score.partitions, schemas.USER_IDX)
+        .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
+        .transform(rank_in_workers, pack.name, settings.score.n, events)
+        .withColumn(schemas.RUN_DATE, F.lit(run_date))
+        .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
+    )
+    return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
 
 
 def rank_in_workers(

@@ -10,7 +10,6 @@ from recsys.lake.quality import read_checks
 from recsys.score.checks import check_lists
 from recsys.score.job import Versions, score_users
 from recsys.steps.context import Context, Outcome, Step
-from recsys.steps.runner import fingerprint_of
 from recsys.steps.tracking import open_tracking
 
 _RED = f"checks {RED}"
@@ -30,9 +29,8 @@ def _score_users(context: Context) -> Outcome:
     model_version = context.done("evaluate").details["champion_version"]
     bundle = open_tracking(context.settings).bundle_of(model_version)
     versions = _versions(context)
-    tag = fingerprint_of(context, SCORE_USERS)[:16]
     commit = score_users(
-        context.lake, bundle, model_version, versions, context.run_date, tag, context.say
+        context.lake, bundle, model_version, versions, context.run_date, context.say
     )
     lists = check_lists(context.lake, commit.version, versions, context.run_date)
     return Outcome(

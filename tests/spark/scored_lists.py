@@ -53,7 +53,7 @@ def score_once(spark: SparkSession, folder: Path) -> Scored:
     bundle = folder / "bundle"
     save_bundle(bundle, random_model(), BundleInfo(str(NIGHT), "f", KNOWN, 4))
     versions = Versions(sequences, users, items, stats)
-    commit = score_users(lake, bundle, "7", versions, NIGHT, "first")
+    commit = score_users(lake, bundle, "7", versions, NIGHT)
     assert commit.rows == USERS
     rows = lake.read(schemas.GOLD_TOP_N, commit.version).collect()
     assert {(row["run_date"], row["model_version"]) for row in rows} == {(NIGHT, "7")}

@@ -165,7 +165,7 @@ def test_a_model_of_pairs_trains_and_makes_lists_for_everybody(
     tables = (schemas.GOLD_SEQUENCES, schemas.SILVER_USERS, schemas.SILVER_ITEMS)
     stats = lake.version(schemas.GOLD_ITEM_STATS)
     versions = Versions(*[lake.version(t) for t in tables], stats)
-    lists = score_users(lake, bundle, "1", versions, NIGHT, kind)
+    lists = score_users(lake, bundle, "1", versions, NIGHT)
     assert check_lists(lake, lists.version, versions, NIGHT) == SILENT
     rows = lake.read(schemas.GOLD_TOP_N, lists.version).collect()
     reasons = {row["user_id"]: {e["reason"] for e in row["recommendations"]} for row in rows}

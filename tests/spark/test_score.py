@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
+import torch
 from pyspark.sql import SparkSession
 
 from recsys import schemas
+from recsys.bundle import BundleInfo, save_bundle
 from recsys.errors import PublishError
 from recsys.score.checks import check_lists
+from recsys.score.job import score_users
 from tests.ranked_users import (
     COMPLETE,
     FAN,
     HISTORIES,
+    KNOWN,
     NEWCOMER,
     SILENT,
     USERS,
@@ -72,6 +78,27 @@ def test_lists_are_short_only_where_nearly_everything_is_seen(scored: Scored) ->
     assert scored.lists[f"u{COMPLETE}"] == []
     short = [user for user, entries in scored.lists.items() if len(entries) < N]
     assert sorted(short) == [f"u{FAN}", f"u{COMPLETE}"]
+
+
+def test_an_application_scores_again_and_keeps_what_it_sends(scored: Scored) -> None:
+    """Other contents, as of another catalogue; executors that join later get all files."""
+    lake, spark = scored.lake, scored.lake.spark
+    other = scored.bundle.parent / "other"
+    model = random_model()
+    with torch.no_grad():
+        model.item_embedding.weight.neg_()
+    save_bundle(other, model, BundleInfo(str(NIGHT), "f", KNOWN, 4))
+    again = NIGHT + timedelta(days=300)
+    commit = score_users(lake, other, "8", scored.versions, again)
+    rows = lake.read(schemas.GOLD_TOP_N, commit.version).where(f"run_date = '{again}'").collect()
+    lists = {row["user_id"]: [entry["item_id"] for entry in row["recommendations"]] for row in rows}
+    first = {u: [entry["item_id"] for entry in entries] for u, entries in scored.lists.items()}
+    assert lists["u1"] != first["u1"]
+    assert lists[f"u{SILENT}"] == first[f"u{SILENT}"]
+    assert spark.range(9).rdd.count() == 9
+    sent = spark.sparkContext.listFiles
+    assert sent
+    assert all(Path(urlparse(file).path).exists() for file in sent)
 
 
 def test_good_lists_pass_the_checks(scored: Scored) -> None:

@@ -150,7 +150,7 @@ def test_a_model_of_an_earlier_night_knows_items_that_came_after_it(nights: Nigh
         second.written("build_gold", schemas.GOLD_ITEM_STATS),
         second.attributes_version(),
     )
-    commit = score_users(lake, bundle, "1", versions, DAYS[2], "later")
+    commit = score_users(lake, bundle, "1", versions, DAYS[2])
     night = lake.read(schemas.GOLD_TOP_N, commit.version).where(F.col("run_date") == DAYS[2])
     lists = {
         row["user_id"]: [e["item_id"] for e in row["recommendations"] if e["reason"] == "model"]

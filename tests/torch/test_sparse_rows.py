@@ -68,6 +68,14 @@ def sum_rows(rank: ThreadRank, model: nn.Module, batches: Sequence[Sequence[int]
         return gradient
 
 
+def test_a_single_row_has_no_more_than_its_values() -> None:
+    """(Operators that step by strides would read what lies behind them.)"""
+    models = [make_tables(9, True) for _ in range(2)]
+    for found in run_ranks(2, lambda rank: sum_rows(rank, models[rank.rank], [[1] * rank.rank])):
+        assert found.values().stride() == (3, 1)
+        assert not found.to_dense()[2:].any()
+
+
 @few
 @given(batches=st.lists(st.lists(row_lists, min_size=2, max_size=2), min_size=1, max_size=4))
 def test_rows_of_all_ranks_add_up(batches: list[list[list[int]]]) -> None:

@@ -87,7 +87,10 @@ class RowGradients(Exchange):
             everyone = wait()
             numbers = everyone[:, -1].contiguous().view(torch.int32).long()
             # One after the other in order of ranks: coalescing adds up alike on all of them.
-            return _sparse(numbers, everyone[:, :-1], gradient).coalesce()
+            # (A view of one row counts as contiguous, with a stride of one column too many, and
+            # to_dense of torch 2.12 steps by it.)
+            values = everyone[:, :-1].clone(memory_format=torch.contiguous_format)
+            return _sparse(numbers, values, gradient).coalesce()
 
         return finish
 

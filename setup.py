@@ -18,6 +18,7 @@ INSTALL = [
     "pydantic>=2",
     "pyyaml",
     "tqdm",
+    "jinja2",  # the page on a night's lists
     "matplotlib",
     "optuna>=4",  # the search for settings (recsys/train/search.py)
     "rich",
@@ -63,7 +64,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["recsys*"]),
-    package_data={"recsys": ["py.typed"]},
+    package_data={"recsys": ["py.typed", "score/report.html"]},
     data_files=[
         ("share/recsys/conf", find_files("conf", "*.yaml", "*.properties")),
         ("share/recsys/conf/formats", find_files("conf/formats", "*.yaml")),

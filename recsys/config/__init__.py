@@ -6,6 +6,7 @@ names the key, the value and what is allowed.
 """
 
 from recsys.config.exchange import Exchange
+from recsys.config.gate import Gate
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.section import Section
 from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
@@ -25,6 +26,7 @@ __all__ = [
     "Choice",
     "Evaluate",
     "Exchange",
+    "Gate",
     "Generate",
     "Gold",
     "Model",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recsys.config.gate import Gate
 from recsys.config.section import Section
 from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Ranker, Train
 
@@ -207,6 +208,7 @@ class Settings(Section):
     ranker: Ranker
     evaluate: Evaluate
     score: Score
+    gate: Gate
     quality: Quality
     tracking: Tracking
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -52,6 +52,15 @@ def live(lake: Lake) -> Published:
             do="run `recsys nightly`, or check --lake (lake.root)",
         )
     return found
+
+
+def published_before(lake: Lake, run_date: date) -> Published | None:
+    """The newest published night before a date whose lists are still there: a night's measure."""
+    earlier = lake.read(schemas.OPS_PUBLISHED).where(F.col(schemas.RUN_DATE) < F.lit(run_date))
+    newest = earlier.orderBy(F.desc(schemas.RUN_DATE)).first()
+    night = None if newest is None else _to_published(newest)
+    there = night is not None and lake.can_read(schemas.GOLD_TOP_N, night.top_n_version)
+    return night if there else None
 
 
 def live_lists(lake: Lake) -> DataFrame:
@@ -119,6 +128,8 @@ def _find(lake: Lake, run_date: date | None) -> Published | None:
     if run_date is not None:
         rows = rows.where(F.col(schemas.RUN_DATE) == F.lit(run_date))
     newest = rows.orderBy(F.desc(schemas.RUN_DATE)).first()
-    if newest is None:
-        return None
-    return Published(**{name: newest[name] for name in Published.__dataclass_fields__})
+    return None if newest is None else _to_published(newest)
+
+
+def _to_published(row: Row) -> Published:
+    return Published(**{name: row[name] for name in Published.__dataclass_fields__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -15,7 +15,7 @@ from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
 from recsys.lake.operations import SUCCEEDED, StageRun, read_night
-from recsys.lake.quality import History, read_history
+from recsys.lake.quality import CheckResult, History, read_history
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
 from recsys.steps import SUMMARIES
@@ -92,7 +92,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did: rows, table versions, figures to keep, and a line for the terminal."""
+    """What a step did: rows, table versions, figures to keep, and a line for the terminal.
+
+    Attributes:
+        results: what the step itself has checked; they join the checks of the tables it wrote.
+    """
 
     headline: str
     rows_in: int = 0
@@ -100,6 +104,7 @@ class Outcome:
     details: Mapping[str, str] = field(default_factory=dict)
     tables_read: Mapping[str, int] = field(default_factory=dict)
     tables_written: Mapping[str, int] = field(default_factory=dict)
+    results: Sequence[CheckResult] = ()
 
 
 @dataclass(frozen=True)

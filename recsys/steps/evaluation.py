@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from recsys import schemas
 from recsys.bundle import load_ranker
+from recsys.errors import TrackingError
 from recsys.lake.baselines import train_als
 from recsys.lake.item_links import read_neighbors
 from recsys.lake.popularity import Popularity, read_popularity
+from recsys.lake.quality import CheckResult
 from recsys.lake.sequences import holdout_cutoff
 from recsys.ranking.neighbors import group_links
 from recsys.score import evaluation
 from recsys.score.attributes import describe_users, load_extended
 from recsys.score.evaluation import Gate, Report
+from recsys.score.gate import judge_rivals
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.ranker import read_metrics
 from recsys.steps.tracking import open_tracking
+from recsys.train.registry import ANCHOR, AliasedModel, ModelRegistry
 
 
 def _evaluate(context: Context) -> Outcome:
@@ -30,24 +34,24 @@ def _evaluate(context: Context) -> Outcome:
     )
     registry = open_tracking(settings)
     version = registry.register_model(run_id)
-    champion = registry.champion()
-    if champion is not None and champion.version == version:
-        champion = None  # a night that was cut off after the promotion judges as it did then
-        again = True
-    else:
-        again = False
+    champion, (anchor, has_anchor) = registry.champion(), _find_anchor(context, registry)
+    # A night that was cut off after the promotion judges as it did then.
+    again = champion is not None and champion.version == version
+    rival = None if again else champion
+    reports: list[Report] = []
     if len(cases.user_idx):
-        reports = _compare(context, cases, champion.bundle if champion else None)
+        reports = _compare(context, cases, _bundles(version, rival, anchor))
         by_name = {report.name: report for report in reports}
         gate = evaluation.judge(by_name["model"], by_name["popularity"], by_name.get("champion"))
         if again:
             gate = Gate(True, "is the champion already")
     else:
-        reports = []
-        gate = Gate(champion is None, "no held-out user to compare on")
+        gate = Gate(rival is None, "no held-out user to compare on")
     if gate.passed:
         registry.promote(version)
-    chosen = version if gate.passed or champion is None else champion.version
+    chosen = version if gate.passed or rival is None else rival.version
+    if not has_anchor:
+        registry.promote(chosen, ANCHOR)
     details = _details(reports, gate, version, chosen, len(cases.user_idx))
     of_ranker = read_metrics(context.done("train").details)
     registry.log_metrics(run_id, {**_mlflow_metrics(reports), **of_ranker})
@@ -59,11 +63,57 @@ def _evaluate(context: Context) -> Outcome:
         rows_in=len(cases.user_idx),
         details=details,
         tables_read=gold.tables_written,
+        results=_judge_chosen(context, reports, chosen == version, anchor, rival),
     )
 
 
-def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -> list[Report]:
-    """The new model, popularity, ALS and the champion on the same users."""
+def _find_anchor(context: Context, registry: ModelRegistry) -> tuple[AliasedModel | None, bool]:
+    """The anchor where it can be read, and whether there is one."""
+    try:
+        found = registry.anchor()
+    except TrackingError as error:
+        context.say(f"  the anchor is not compared: {error.what}")
+        return None, True
+    return found, found is not None
+
+
+def _bundles(
+    version: str, champion: AliasedModel | None, anchor: AliasedModel | None
+) -> dict[str, Path]:
+    """Models to be evaluated beside the new one, each once."""
+    bundles = {} if champion is None else {"champion": champion.bundle}
+    if anchor is not None and anchor.version not in (version, champion and champion.version):
+        bundles["anchor"] = anchor.bundle
+    return bundles
+
+
+def _judge_chosen(
+    context: Context,
+    reports: Sequence[Report],
+    is_new: bool,
+    anchor: AliasedModel | None,
+    champion: AliasedModel | None,
+) -> Sequence[CheckResult]:
+    """The model in charge from now on beside popularity and the anchor."""
+    by_name, limits = {report.name: report for report in reports}, context.settings.gate
+    if not reports:
+        return ()
+    rivals = {"popularity": (by_name["popularity"], limits.below_popularity)}
+    if anchor is not None:
+        same = champion is not None and anchor.version == champion.version
+        report = by_name.get("champion" if same else "anchor", by_name["model"])
+        rivals["anchor"] = report, limits.below_anchor
+    return judge_rivals(
+        by_name["model" if is_new else "champion"],
+        rivals,
+        context.run_date,
+        context.written("build_gold", schemas.GOLD_HOLDOUT),
+        context.settings.evaluate.bootstrap_samples,
+    )
+
+
+def _compare(context: Context, cases: evaluation.Cases, others: Mapping[str, Path]) -> list[Report]:
+    """The new model, popularity, item-item, ALS and other bundles on the same users."""
     settings, lake = context.settings, context.lake
     written = context.done("build_gold").tables_written
     num_items = context.highest(schemas.SILVER_ITEMS, schemas.ITEM_IDX)
@@ -87,8 +137,8 @@ def _compare(context: Context, cases: evaluation.Cases, champion: Path | None) -
         evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
-    if champion is not None:
-        reports += _evaluate_bundle(context, "champion", champion, cases, popularity, num_items)[:1]
+    for name, other in others.items():
+        reports += _evaluate_bundle(context, name, other, cases, popularity, num_items)[:1]
     return reports
 
 

@@ -10,6 +10,7 @@ from recsys.lake.quality import read_checks
 from recsys.score.checks import check_lists
 from recsys.score.job import Versions, score_users
 from recsys.steps.context import Context, Outcome, Step
+from recsys.steps.list_gate import judge_night
 from recsys.steps.tracking import open_tracking
 
 _RED = f"checks {RED}"
@@ -33,6 +34,8 @@ def _score_users(context: Context) -> Outcome:
         context.lake, bundle, model_version, versions, context.run_date, context.say
     )
     lists = check_lists(context.lake, commit.version, versions, context.run_date)
+    night = _night(context, commit.version, model_version, commit.rows)
+    results = judge_night(context, night)
     return Outcome(
         f"{lists:,} lists by model version {model_version}, checked",
         rows_in=lists,
@@ -40,22 +43,28 @@ def _score_users(context: Context) -> Outcome:
         details={"model_version": model_version},
         tables_read=context.done("build_gold").tables_written,
         tables_written={schemas.GOLD_TOP_N.name: commit.version},
+        results=results,
+    )
+
+
+def _night(context: Context, top_n: int, model_version: str, lists: int) -> Published:
+    versions = _versions(context)
+    return Published(
+        context.run_date,
+        top_n,
+        context.settings.tracking.model_name,
+        model_version,
+        versions.users,
+        versions.items,
+        lists,
     )
 
 
 def _publish(context: Context) -> Outcome:
     require_no_red(context)
     scored = context.done("score_users")
-    versions = _versions(context)
-    night = Published(
-        context.run_date,
-        scored.tables_written[schemas.GOLD_TOP_N.name],
-        context.settings.tracking.model_name,
-        scored.details["model_version"],
-        versions.users,
-        versions.items,
-        scored.rows_out,
-    )
+    top_n = scored.tables_written[schemas.GOLD_TOP_N.name]
+    night = _night(context, top_n, scored.details["model_version"], scored.rows_out)
     version = publish(context.lake, night)
     return Outcome(
         f"{night.lists:,} lists are live",
@@ -96,5 +105,5 @@ def require_no_red(context: Context) -> None:
     )
 
 
-SCORE_USERS = Step("score_users", ("score", "evaluate"), "evaluate", _score_users)
+SCORE_USERS = Step("score_users", ("score", "evaluate", "gate"), "evaluate", _score_users)
 PUBLISH = Step("publish", (), "score_users", _publish)

@@ -14,11 +14,13 @@ from recsys.train.tracking import metrics_of_now, reach
 
 CHAMPION = "champion"
 """The registry alias of the model whose lists are live."""
+ANCHOR = "anchor"
+"""The alias of a model that stays the same over the nights, so that others have a measure."""
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The model in charge.
+class AliasedModel:
+    """A version that an alias names.
 
     Attributes:
         version: in the registry.
@@ -83,17 +85,24 @@ class ModelRegistry:
             )
             return str(made.version)
 
-    def champion(self, folder: Path | None = None) -> Champion | None:
-        """The model with the alias, or None where there is none yet.
+    def champion(self, folder: Path | None = None) -> AliasedModel | None:
+        """The model in charge, or None where there is none yet.
 
         Args:
             folder: where the bundle of a remote server is put; None takes a temporary folder.
         """
+        return self._model_of(CHAMPION, folder)
+
+    def anchor(self, folder: Path | None = None) -> AliasedModel | None:
+        """The model that stays, or None where there is none yet."""
+        return self._model_of(ANCHOR, folder)
+
+    def _model_of(self, alias: str, folder: Path | None) -> AliasedModel | None:
         with reach(self.uri, self.timeout_seconds) as client:
-            found = self._by_alias(client)
+            found = self._by_alias(client, alias)
             if found is None:
                 return None
-            return Champion(
+            return AliasedModel(
                 str(found.version), str(found.run_id), self._download(client, found, folder)
             )
 
@@ -103,10 +112,10 @@ class ModelRegistry:
             found = client.get_model_version(self.model_name, version)
             return self._download(client, found, folder)
 
-    def promote(self, version: str) -> None:
-        """Move the alias ``champion`` to ``version``."""
+    def promote(self, version: str, alias: str = CHAMPION) -> None:
+        """Move the alias to ``version``."""
         with reach(self.uri, self.timeout_seconds) as client:
-            client.set_registered_model_alias(self.model_name, CHAMPION, version)
+            client.set_registered_model_alias(self.model_name, alias, version)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Add figures to a finished run, e.g. of the gate."""
@@ -140,7 +149,7 @@ class ModelRegistry:
                 order_by=["attributes.start_time DESC"],
             )
             versions = {v.run_id: str(v.version) for v in self._versions(client)}
-            champion = self._by_alias(client)
+            champion = self._by_alias(client, CHAMPION)
         leading = str(champion.version) if champion else None
         return [_describe(run, versions.get(run.info.run_id, ""), leading) for run in runs]
 
@@ -167,11 +176,11 @@ class ModelRegistry:
     def _versions(self, client: Any) -> list[Any]:
         return list(client.search_model_versions(f"name = '{self.model_name}'"))
 
-    def _by_alias(self, client: Any) -> Any | None:
+    def _by_alias(self, client: Any, alias: str) -> Any | None:
         from mlflow.exceptions import MlflowException
 
         try:
-            return client.get_model_version_by_alias(self.model_name, CHAMPION)
+            return client.get_model_version_by_alias(self.model_name, alias)
         except MlflowException as error:
             # Both an unknown model and an unknown alias mean that nothing was promoted yet.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

@@ -69,6 +69,22 @@ def test_every_user_has_a_full_list(spark: Any, two_nights: Nights) -> None:
     assert {len(row["recommendations"]) for row in lists} == {10}
 
 
+def test_the_gate_compares_lists_and_models_with_what_was_before(
+    spark: Any, two_nights: Nights
+) -> None:
+    found = {
+        (row["run_date"], row["check"])
+        for row in map(json.loads, read_state(spark, two_nights.lake)["ops/checks"])
+    }
+    first, last = map(str, DATES)
+    assert (last, "overlap with the published lists") in found
+    assert (first, "overlap with the published lists") not in found
+    assert {day for day, check in found if check == "ndcg_at_10 beside popularity"} == {first, last}
+    assert (last, "ndcg_at_10 beside anchor") in found
+    pages = two_nights.lake.glob("_mlflow/mlflow-artifacts/*/artifacts/lists/*.html")
+    assert sorted(page.stem for page in pages) == [first, last]
+
+
 def test_running_again_changes_nothing(spark: Any, two_nights: Nights) -> None:
     before = read_state(spark, two_nights.lake)
     output = two_nights.run(DATES[-1], "--nights", str(len(DATES)))

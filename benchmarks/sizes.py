@@ -112,7 +112,8 @@ def score(context: Any, bundle: Path) -> None:
     from recsys import schemas
     from recsys.bundle import BundleInfo, save_bundle
     from recsys.models import SequenceTransformer, TransformerConfig
-    from recsys.score.job import Versions, score_users
+    from recsys.score.job import score_users
+    from recsys.score.users import Versions
 
     items = context.lake.read(schemas.SILVER_ITEMS).count()
     length = context.settings.gold.sequence_length

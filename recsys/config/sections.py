@@ -180,6 +180,11 @@ class Evaluate(Section):
 class Score(Section):
     n: int = Field(ge=1, le=1000, description="items in a list")
     partitions: int = Field(ge=1, description="tasks of the scoring job")
+    full_every_days: int = Field(
+        ge=1,
+        description="days after which every user is scored even where model and candidates stay "
+        "the same; between, lists of users who did nothing are carried over. 1: every night",
+    )
 
 
 class Tracking(Section):

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.errors import PublishError
 from recsys.lake.tables import Lake
-from recsys.score.job import Versions, all_users
+from recsys.score.users import Versions, all_users
 
 
 def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: date) -> int:

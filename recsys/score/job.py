@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from pyspark import SparkFiles
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
@@ -20,6 +20,13 @@ from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
 from recsys.score.attributes import add_user_codes, find_item_words
+from recsys.score.carry import (
+    ScoredNight,
+    carry_lists,
+    describe_basis,
+    find_unchanged,
+    reason_to_score_all,
+)
 from recsys.score.memory import describe_memory
 from recsys.score.pack import load_pack, write_pack
 from recsys.score.ranker import (
@@ -28,17 +35,24 @@ from recsys.score.ranker import (
     Lists,
     rank_histories,
 )
+from recsys.score.users import Versions, all_users
 
 
 @dataclass(frozen=True)
-class Versions:
-    """Table versions that a night scores with; -1: there is no such table."""
+class Scored:
+    """What ``score_users`` has done.
 
-    sequences: int
-    users: int
-    items: int
-    item_stats: int
-    user_attributes: int = -1
+    Attributes:
+        commit: of gold/top_n; all lists of the night are in it.
+        basis: of the lists, for a later night (``carry.ScoredNight``).
+        full_night: this night, or the earlier one in which every user was scored.
+        carried: lists that are those of the earlier night.
+    """
+
+    commit: Commit
+    basis: str
+    full_night: date
+    carried: int
 
 
 def score_users(
@@ -48,10 +62,12 @@ def score_users(
     versions: Versions,
     run_date: date,
     say: Callable[[str], None] = lambda _: None,
-) -> Commit:
+    earlier: ScoredNight | None = None,
+) -> Scored:
     """Score every user and replace the night's partition of gold/top_n in one commit.
 
     Args:
+        earlier: a night whose lists are carried over where they are still right.
         say: is told what memory the workers need, before they start.
     """
     settings = lake.settings
@@ -62,23 +78,55 @@ def score_users(
     )
     events = history_columns(bundle)
     links = find_item_words(lake, bundle, versions.items, len(item_ids) - 1)
-    users = all_users(lake, versions, run_date, events)
-    if schemas.USER_ATTRIBUTES in events:
-        users = add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
+    model = f"{settings.tracking.model_name} {model_version}"
+    learned = load_config(bundle).num_items
+    basis = describe_basis(model, settings.score.n, events, popularity.recent, learned, links)
+    users = _describe(lake, bundle, versions, run_date, events)
     # Spark keeps a name's first file, and sends all files to executors that join later, too: so
     # each has its own name and stays in the folder that Spark removes when the application ends.
     pack = Path(SparkFiles.getRootDirectory()) / f"scoring-{uuid.uuid4().hex}.tar"
     write_pack(pack, bundle, item_ids, popularity.recent, links)
     lake.spark.sparkContext.addFile(str(pack))
-    lists = (
-        # A fixed number of tasks and order within them: same batches, same scores to the bit.
-        users.repartition(settings.score.partitions, schemas.USER_IDX)
-        .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-        .transform(rank_in_workers, pack.name, settings.score.n, events)
-        .withColumn(schemas.RUN_DATE, F.lit(run_date))
-        .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
-    )
-    return lake.replace(schemas.GOLD_TOP_N, lists, f"{schemas.RUN_DATE} = '{run_date}'")
+
+    def write(changed: DataFrame, carried: DataFrame | None = None) -> Commit:
+        lists = (
+            # A fixed number of tasks and order within them: same batches, same scores to the bit.
+            changed.repartition(settings.score.partitions, schemas.USER_IDX)
+            .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
+            .transform(rank_in_workers, pack.name, settings.score.n, events)
+        )
+        rows = (
+            (lists if carried is None else lists.unionByName(carried))
+            .withColumn(schemas.RUN_DATE, F.lit(run_date))
+            .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
+        )
+        return lake.replace(schemas.GOLD_TOP_N, rows, f"{schemas.RUN_DATE} = '{run_date}'")
+
+    reason = reason_to_score_all(lake, earlier, basis, run_date)
+    if reason is not None or earlier is None:
+        say(f"  every user is scored: {reason}")
+        return Scored(write(users), basis, run_date, 0)
+    before = _describe(lake, bundle, earlier.versions, earlier.run_date, events)
+    columns = (schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+    unchanged = find_unchanged(users.select(*columns), before.select(*columns))
+    carried = carry_lists(lake, earlier, unchanged, settings.score.n).persist()
+    try:
+        count = carried.count()
+        say(f"  {count:,} lists are carried over from {earlier.run_date}, the others made anew")
+        changed = users.join(carried.select(schemas.USER_ID), schemas.USER_ID, "left_anti")
+        return Scored(write(changed, carried), basis, earlier.full_night, count)
+    finally:
+        carried.unpersist()
+
+
+def _describe(
+    lake: Lake, bundle: Path, versions: Versions, run_date: date, events: Sequence[str]
+) -> DataFrame:
+    """All users of a night, with what the model looks at."""
+    users = all_users(lake, versions, run_date, events)
+    if schemas.USER_ATTRIBUTES not in events:
+        return users
+    return add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
 
 
 def rank_in_workers(
@@ -102,7 +150,6 @@ _COLUMNS = {
     "user_idx": schemas.USER_IDX,
     "user_attributes": schemas.USER_ATTRIBUTES,
 }
-_OF_USERS = (schemas.USER_IDX, schemas.USER_ATTRIBUTES)
 
 
 def history_columns(bundle: Path) -> tuple[str, ...]:
@@ -110,28 +157,6 @@ def history_columns(bundle: Path) -> tuple[str, ...]:
     folders = [bundle, find_ranker(bundle)]
     wanted = {name for f in folders if f is not None for name in load_config(f).looks_at}
     return (schemas.ITEMS, *(column for name, column in _COLUMNS.items() if name in wanted))
-
-
-def all_users(
-    lake: Lake, versions: Versions, run_date: date, events: Sequence[str] = (schemas.ITEMS,)
-) -> DataFrame:
-    """Every user known on ``run_date``, those without a sequence too (they get the fallback)."""
-    users = lake.read(schemas.SILVER_USERS, versions.users).where(
-        # A row without a date keeps the index of a user that was erased.
-        (F.col(schemas.INGEST_DATE) <= F.lit(run_date)) & F.col(schemas.FIRST_SEEN).isNotNull()
-    )
-    sequences = lake.read(schemas.GOLD_SEQUENCES, versions.sequences).drop(schemas.USER_ID)
-    types = {column.name: column.type for column in schemas.GOLD_SEQUENCES.columns}
-
-    def list_of(name: str) -> Column:
-        return F.coalesce(F.col(name), F.array().cast(types[name])).alias(name)
-
-    return users.join(sequences, schemas.USER_IDX, "left").select(
-        schemas.USER_ID,
-        schemas.USER_IDX,
-        F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
-        *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name not in _OF_USERS],
-    )
 
 
 _TYPES = {c.name: c.type for c in schemas.GOLD_TOP_N.columns}

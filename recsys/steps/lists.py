@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from recsys import schemas
 from recsys.checks import RED
 from recsys.errors import PublishError
+from recsys.lake.operations import read_earlier
 from recsys.lake.publish import Published, publish
 from recsys.lake.quality import read_checks
+from recsys.score.carry import ScoredNight
 from recsys.score.checks import check_lists
-from recsys.score.job import Versions, score_users
+from recsys.score.job import score_users
+from recsys.score.users import Versions
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.list_gate import judge_night
 from recsys.steps.tracking import open_tracking
 
 _RED = f"checks {RED}"
+_BASIS, _FULL_NIGHT = "basis", "full_night"
 
 
 def _versions(context: Context) -> Versions:
@@ -30,20 +36,58 @@ def _score_users(context: Context) -> Outcome:
     model_version = context.done("evaluate").details["champion_version"]
     bundle = open_tracking(context.settings).bundle_of(model_version)
     versions = _versions(context)
-    commit = score_users(
-        context.lake, bundle, model_version, versions, context.run_date, context.say
+    scored = score_users(
+        context.lake,
+        bundle,
+        model_version,
+        versions,
+        context.run_date,
+        context.say,
+        _find_earlier(context),
     )
-    lists = check_lists(context.lake, commit.version, versions, context.run_date)
-    night = _night(context, commit.version, model_version, commit.rows)
-    results = judge_night(context, night)
+    top_n = scored.commit.version
+    lists = check_lists(context.lake, top_n, versions, context.run_date)
+    results = judge_night(context, _night(context, top_n, model_version, scored.commit.rows))
     return Outcome(
         f"{lists:,} lists by model version {model_version}, checked",
         rows_in=lists,
-        rows_out=commit.rows,
-        details={"model_version": model_version},
-        tables_read=context.done("build_gold").tables_written,
-        tables_written={schemas.GOLD_TOP_N.name: commit.version},
+        rows_out=scored.commit.rows,
+        details={
+            "model_version": model_version,
+            _BASIS: scored.basis,
+            _FULL_NIGHT: str(scored.full_night),
+            "carried": str(scored.carried),
+        },
+        tables_read={
+            **context.done("build_gold").tables_written,
+            **context.done("build_silver").tables_written,
+        },
+        tables_written={schemas.GOLD_TOP_N.name: top_n},
         results=results,
+    )
+
+
+def _find_earlier(context: Context) -> ScoredNight | None:
+    """The newest night before this one whose lists can be carried over."""
+    nights = read_earlier(context.lake, context.run_date, ["score_users"])
+    if not nights or _BASIS not in nights[-1].details:
+        return None
+    night = nights[-1]
+    tables = (
+        schemas.GOLD_SEQUENCES,
+        schemas.SILVER_USERS,
+        schemas.SILVER_ITEMS,
+        schemas.GOLD_ITEM_STATS,
+        schemas.SILVER_USER_ATTRIBUTES,
+    )
+    # A version that was removed when users were erased is not there any more: -1 can't be read.
+    versions = Versions(*(night.tables_read.get(table.name, -1) for table in tables))
+    return ScoredNight(
+        night.run_date,
+        versions,
+        night.tables_written.get(schemas.GOLD_TOP_N.name, -1),
+        night.details[_BASIS],
+        date.fromisoformat(night.details[_FULL_NIGHT]),
     )
 
 

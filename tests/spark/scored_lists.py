@@ -14,7 +14,8 @@ from recsys import schemas
 from recsys.bundle import BundleInfo, save_bundle
 from recsys.config import load_settings
 from recsys.lake.tables import Lake
-from recsys.score.job import Versions, score_users
+from recsys.score.job import score_users
+from recsys.score.users import Versions
 from tests.ranked_users import HISTORIES, ITEMS, KNOWN, USERS, N, popularity, random_model
 
 NIGHT = date(2026, 3, 5)
@@ -26,7 +27,16 @@ class Scored:
     bundle: Path
     versions: Versions
     top_n: int
+    basis: str
     lists: dict[str, list[dict[str, Any]]]
+
+
+def sequence_row(user: int, items: list[int], seen: list[int]) -> tuple[Any, ...]:
+    """A row of gold/sequences."""
+    length = len(items)
+    bucket = 8 if length < 9 else 16
+    own = (user, f"u{user}", items, [1] * length, [0] * length, length, seen, bucket)
+    return (*own, [], 0, [], [])
 
 
 def score_once(spark: SparkSession, folder: Path) -> Scored:
@@ -43,22 +53,19 @@ def score_once(spark: SparkSession, folder: Path) -> Scored:
     items = write(
         schemas.SILVER_ITEMS, [(f"i{n}", n, NIGHT, None, None) for n in range(1, ITEMS + 1)]
     )
-    sequences = write(
-        schemas.GOLD_SEQUENCES,
-        [(u, f"u{u}", h, [1] * len(h), [0] * len(h), len(h), seen, 8 if len(h) < 9 else 16,
-          [], 0, [], []) for u, (h, seen) in HISTORIES.items()],
-    )  # fmt: skip
+    sequences = write(schemas.GOLD_SEQUENCES, [sequence_row(u, *h) for u, h in HISTORIES.items()])
     days = [(i, NIGHT, 1, int(w)) for i, w in enumerate(popularity()) if w > 0]
     stats = write(schemas.GOLD_ITEM_STATS, days)
     bundle = folder / "bundle"
     save_bundle(bundle, random_model(), BundleInfo(str(NIGHT), "f", KNOWN, 4))
     versions = Versions(sequences, users, items, stats)
-    commit = score_users(lake, bundle, "7", versions, NIGHT)
+    done = score_users(lake, bundle, "7", versions, NIGHT)
+    commit = done.commit
     assert commit.rows == USERS
     rows = lake.read(schemas.GOLD_TOP_N, commit.version).collect()
     assert {(row["run_date"], row["model_version"]) for row in rows} == {(NIGHT, "7")}
     lists = {r["user_id"]: [entry.asDict() for entry in r["recommendations"]] for r in rows}
-    return Scored(lake, bundle, versions, commit.version, lists)
+    return Scored(lake, bundle, versions, commit.version, done.basis, lists)
 
 
 Row = tuple[str, list[dict[str, Any]] | None]

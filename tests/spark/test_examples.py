@@ -22,7 +22,8 @@ from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.tables import Lake
 from recsys.score import evaluation
 from recsys.score.checks import check_lists
-from recsys.score.job import Versions, score_users
+from recsys.score.job import score_users
+from recsys.score.users import Versions
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
 from tests.spark.gold_events import NIGHT, SMALL, Event
@@ -165,7 +166,7 @@ def test_a_model_of_pairs_trains_and_makes_lists_for_everybody(
     tables = (schemas.GOLD_SEQUENCES, schemas.SILVER_USERS, schemas.SILVER_ITEMS)
     stats = lake.version(schemas.GOLD_ITEM_STATS)
     versions = Versions(*[lake.version(t) for t in tables], stats)
-    lists = score_users(lake, bundle, "1", versions, NIGHT)
+    lists = score_users(lake, bundle, "1", versions, NIGHT).commit
     assert check_lists(lake, lists.version, versions, NIGHT) == SILENT
     rows = lake.read(schemas.GOLD_TOP_N, lists.version).collect()
     reasons = {row["user_id"]: {e["reason"] for e in row["recommendations"]} for row in rows}

@@ -54,7 +54,7 @@ def test_publishing_is_idempotent_and_last_good_lists_stay_live(scored: Scored) 
     shown = {row["user_id"]: len(row["recommendations"]) for row in live_lists(lake).collect()}
     assert shown == {user: len(entries) for user, entries in scored.lists.items()}
     # Another night flips all at once; an older one that is published again does not.
-    commit = score_users(lake, scored.bundle, "9", versions, NIGHT + timedelta(days=30))
+    commit = score_users(lake, scored.bundle, "9", versions, NIGHT + timedelta(days=30)).commit
     second = replace(first, run_date=NIGHT + timedelta(days=30), top_n_version=commit.version,
                      model_version="9")  # fmt: skip
     publish(lake, second)
@@ -84,7 +84,7 @@ def test_rolling_back_makes_an_earlier_night_live_in_one_commit(scored: Scored) 
     assert str(nights[0].run_date) in caught.value.do
     assert live(lake) == first
 
-    commit = score_users(lake, scored.bundle, "9", versions, NIGHT + timedelta(days=30))
+    commit = score_users(lake, scored.bundle, "9", versions, NIGHT + timedelta(days=30)).commit
     second = replace(first, run_date=NIGHT + timedelta(days=30), top_n_version=commit.version,
                      model_version="9")  # fmt: skip
     publish(lake, second)

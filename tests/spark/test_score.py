@@ -89,7 +89,7 @@ def test_an_application_scores_again_and_keeps_what_it_sends(scored: Scored) -> 
         model.item_embedding.weight.neg_()
     save_bundle(other, model, BundleInfo(str(NIGHT), "f", KNOWN, 4))
     again = NIGHT + timedelta(days=300)
-    commit = score_users(lake, other, "8", scored.versions, again)
+    commit = score_users(lake, other, "8", scored.versions, again).commit
     rows = lake.read(schemas.GOLD_TOP_N, commit.version).where(f"run_date = '{again}'").collect()
     lists = {row["user_id"]: [entry["item_id"] for entry in row["recommendations"]] for row in rows}
     first = {u: [entry["item_id"] for entry in entries] for u, entries in scored.lists.items()}

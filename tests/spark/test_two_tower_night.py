@@ -17,7 +17,8 @@ from recsys.lake.formats import LogFormat
 from recsys.lake.pseudonyms import load_key, pseudonym
 from recsys.lake.tables import Lake
 from recsys.lake.user_attributes import load_user_attributes, write_user_attributes
-from recsys.score.job import Versions, score_users
+from recsys.score.job import score_users
+from recsys.score.users import Versions
 from recsys.steps.context import Context
 from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
 from recsys.steps.evaluation import EVALUATE
@@ -150,7 +151,7 @@ def test_a_model_of_an_earlier_night_knows_items_that_came_after_it(nights: Nigh
         second.written("build_gold", schemas.GOLD_ITEM_STATS),
         second.attributes_version(),
     )
-    commit = score_users(lake, bundle, "1", versions, DAYS[2])
+    commit = score_users(lake, bundle, "1", versions, DAYS[2]).commit
     night = lake.read(schemas.GOLD_TOP_N, commit.version).where(F.col("run_date") == DAYS[2])
     lists = {
         row["user_id"]: [e["item_id"] for e in row["recommendations"] if e["reason"] == "model"]

@@ -1,0 +1,49 @@
+"""Who gets a list, and which versions of the tables say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys import schemas
+from recsys.lake.tables import Lake
+
+_OF_USERS = (schemas.USER_IDX, schemas.USER_ATTRIBUTES)
+"""Columns of a user that no sequence has."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Table versions that a night scores with; -1: there is no such table."""
+
+    sequences: int
+    users: int
+    items: int
+    item_stats: int
+    user_attributes: int = -1
+
+
+def all_users(
+    lake: Lake, versions: Versions, run_date: date, events: Sequence[str] = (schemas.ITEMS,)
+) -> DataFrame:
+    """Every user known on ``run_date``, those without a sequence too (they get the fallback)."""
+    users = lake.read(schemas.SILVER_USERS, versions.users).where(
+        # A row without a date keeps the index of a user that was erased.
+        (F.col(schemas.INGEST_DATE) <= F.lit(run_date)) & F.col(schemas.FIRST_SEEN).isNotNull()
+    )
+    sequences = lake.read(schemas.GOLD_SEQUENCES, versions.sequences).drop(schemas.USER_ID)
+    types = {column.name: column.type for column in schemas.GOLD_SEQUENCES.columns}
+
+    def list_of(name: str) -> Column:
+        return F.coalesce(F.col(name), F.array().cast(types[name])).alias(name)
+
+    return users.join(sequences, schemas.USER_IDX, "left").select(
+        schemas.USER_ID,
+        schemas.USER_IDX,
+        F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
+        *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name not in _OF_USERS],
+    )

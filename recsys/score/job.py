@@ -29,6 +29,7 @@ from recsys.score.carry import (
 )
 from recsys.score.memory import describe_memory
 from recsys.score.pack import load_pack, write_pack
+from recsys.score.progress import progress
 from recsys.score.ranker import (
     MODEL_REASON,
     POPULAR_REASON,
@@ -100,7 +101,8 @@ def score_users(
             .withColumn(schemas.RUN_DATE, F.lit(run_date))
             .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
         )
-        return lake.replace(schemas.GOLD_TOP_N, rows, f"{schemas.RUN_DATE} = '{run_date}'")
+        with progress(lake.spark.sparkContext, "lists", say):
+            return lake.replace(schemas.GOLD_TOP_N, rows, f"{schemas.RUN_DATE} = '{run_date}'")
 
     reason = reason_to_score_all(lake, earlier, basis, run_date)
     if reason is not None or earlier is None:

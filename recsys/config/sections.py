@@ -179,7 +179,17 @@ class Evaluate(Section):
 
 class Score(Section):
     n: int = Field(ge=1, le=1000, description="items in a list")
-    partitions: int = Field(ge=1, description="tasks of the scoring job")
+    partitions: int | None = Field(
+        ge=1, description="tasks of the scoring job; null: by the size of gold/sequences"
+    )
+    partition_mb: int = Field(
+        ge=1, description="MiB of gold/sequences (compressed) for a task, where partitions is null"
+    )
+    commits: int = Field(
+        ge=1,
+        description="parts that a night's lists are committed in: a scoring that was cut off goes "
+        "on behind the last one, and each part reads all histories again",
+    )
     full_every_days: int = Field(
         ge=1,
         description="days after which every user is scored even where model and candidates stay "

@@ -78,6 +78,11 @@ class Lake:
         except Exception as error:
             raise self._unreadable(table, error) from error
 
+    def size(self, table: Table, version: int) -> int:
+        """Bytes of the files of a version, as its log has them."""
+        plan = self.read(table, version)._jdf.queryExecution().optimizedPlan()
+        return int(str(plan.stats().sizeInBytes()))
+
     def version(self, table: Table) -> int:
         """Newest version of the table, -1 if it was never written.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.bundle import find_ranker, load_config
+from recsys.lake.parts import replace_in_parts
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.ranking.histories import Histories
@@ -65,60 +69,122 @@ def score_users(
     say: Callable[[str], None] = lambda _: None,
     earlier: ScoredNight | None = None,
 ) -> Scored:
-    """Score every user and replace the night's partition of gold/top_n in one commit.
+    """Score every user and replace the night's partition of gold/top_n.
+
+    With ``score.commits`` above 1 a run that was cut off goes on behind its last commit.
 
     Args:
         earlier: a night whose lists are carried over where they are still right.
-        say: is told what memory the workers need, before they start.
+        say: is told what memory the workers need before they start, and how far they are.
     """
-    settings = lake.settings
-    item_ids = read_item_ids(lake, versions.items)
-    say("  " + describe_memory(load_config(bundle), len(item_ids) - 1, settings.score.n))
-    popularity = read_popularity(
-        lake, versions.item_stats, len(item_ids) - 1, run_date, settings.evaluate.popularity_days
-    )
-    events = history_columns(bundle)
-    links = find_item_words(lake, bundle, versions.items, len(item_ids) - 1)
-    model = f"{settings.tracking.model_name} {model_version}"
-    learned = load_config(bundle).num_items
-    basis = describe_basis(model, settings.score.n, events, popularity.recent, learned, links)
-    users = _describe(lake, bundle, versions, run_date, events)
-    # Spark keeps a name's first file, and sends all files to executors that join later, too: so
-    # each has its own name and stays in the folder that Spark removes when the application ends.
-    pack = Path(SparkFiles.getRootDirectory()) / f"scoring-{uuid.uuid4().hex}.tar"
-    write_pack(pack, bundle, item_ids, popularity.recent, links)
-    lake.spark.sparkContext.addFile(str(pack))
-
-    def write(changed: DataFrame, carried: DataFrame | None = None) -> Commit:
-        lists = (
-            # A fixed number of tasks and order within them: same batches, same scores to the bit.
-            changed.repartition(settings.score.partitions, schemas.USER_IDX)
-            .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .transform(rank_in_workers, pack.name, settings.score.n, events)
-        )
-        rows = (
-            (lists if carried is None else lists.unionByName(carried))
-            .withColumn(schemas.RUN_DATE, F.lit(run_date))
-            .withColumn(schemas.MODEL_VERSION, F.lit(model_version))
-        )
-        with progress(lake.spark.sparkContext, "lists", say):
-            return lake.replace(schemas.GOLD_TOP_N, rows, f"{schemas.RUN_DATE} = '{run_date}'")
-
-    reason = reason_to_score_all(lake, earlier, basis, run_date)
+    night = _prepare(lake, bundle, model_version, versions, run_date, say)
+    users = _describe(lake, bundle, versions, run_date, night.events)
+    reason = reason_to_score_all(lake, earlier, night.basis, run_date)
     if reason is not None or earlier is None:
         say(f"  every user is scored: {reason}")
-        return Scored(write(users), basis, run_date, 0)
-    before = _describe(lake, bundle, earlier.versions, earlier.run_date, events)
-    columns = (schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+        return Scored(_write(night, users), night.basis, run_date, 0)
+    before = _describe(lake, bundle, earlier.versions, earlier.run_date, night.events)
+    columns = (schemas.USER_ID, *night.events, schemas.SEEN_ITEMS)
     unchanged = find_unchanged(users.select(*columns), before.select(*columns))
-    carried = carry_lists(lake, earlier, unchanged, settings.score.n).persist()
+    carried = carry_lists(lake, earlier, unchanged, lake.settings.score.n).persist()
     try:
         count = carried.count()
         say(f"  {count:,} lists are carried over from {earlier.run_date}, the others made anew")
         changed = users.join(carried.select(schemas.USER_ID), schemas.USER_ID, "left_anti")
-        return Scored(write(changed, carried), basis, earlier.full_night, count)
+        commit = _write(night, changed, carried, str(earlier))
+        return Scored(commit, night.basis, earlier.full_night, count)
     finally:
         carried.unpersist()
+
+
+@dataclass(frozen=True)
+class _Night:
+    """What all parts of a night's lists are made with.
+
+    Attributes:
+        events: columns of histories that the model looks at.
+        pack: name of the file that executors have.
+        basis: see ``Scored``.
+        tasks: of the whole night.
+    """
+
+    lake: Lake
+    run_date: date
+    model_version: str
+    versions: Versions
+    events: tuple[str, ...]
+    pack: str
+    basis: str
+    tasks: int
+    say: Callable[[str], None]
+
+
+def _prepare(
+    lake: Lake,
+    bundle: Path,
+    model_version: str,
+    versions: Versions,
+    run_date: date,
+    say: Callable[[str], None],
+) -> _Night:
+    """Write the pack and give it to the executors."""
+    settings, config = lake.settings, load_config(bundle)
+    item_ids = read_item_ids(lake, versions.items)
+    items = len(item_ids) - 1
+    say("  " + describe_memory(config, items, settings.score.n))
+    days = settings.evaluate.popularity_days
+    popularity = read_popularity(lake, versions.item_stats, items, run_date, days).recent
+    events, links = history_columns(bundle), find_item_words(lake, bundle, versions.items, items)
+    model = f"{settings.tracking.model_name} {model_version}"
+    basis = describe_basis(model, settings.score.n, events, popularity, config.num_items, links)
+    # Spark keeps a name's first file, and sends all files to executors that join later, too: so
+    # each has its own name and stays in the folder that Spark removes when the application ends.
+    pack = Path(SparkFiles.getRootDirectory()) / f"scoring-{uuid.uuid4().hex}.tar"
+    write_pack(pack, bundle, item_ids, popularity, links)
+    lake.spark.sparkContext.addFile(str(pack))
+    # By the histories' size and not by the machine's cores: same batches, same scores to the bit.
+    size = lake.size(schemas.GOLD_SEQUENCES, versions.sequences)
+    tasks = settings.score.partitions or max(1, -(-size // (settings.score.partition_mb * 2**20)))
+    return _Night(lake, run_date, model_version, versions, events, pack.name, basis, tasks, say)
+
+
+def _write(
+    night: _Night, users: DataFrame, carried: DataFrame | None = None, source: str = ""
+) -> Commit:
+    """Rank users and replace the night's lists, in as many commits as the settings say.
+
+    Args:
+        carried: lists that are ready; they go with the first part.
+        source: where they are from.
+    """
+    lake, commits = night.lake, min(night.lake.settings.score.commits, night.tasks)
+
+    def make_part(number: int) -> DataFrame:
+        own = users.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
+        lists = (
+            own.repartition(-(-night.tasks // commits), schemas.USER_IDX)
+            .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
+            .transform(rank_in_workers, night.pack, lake.settings.score.n, night.events)
+        )
+        return (
+            (lists if carried is None or number else lists.unionByName(carried))
+            .withColumn(schemas.RUN_DATE, F.lit(night.run_date))
+            .withColumn(schemas.MODEL_VERSION, F.lit(night.model_version))
+        )
+
+    def tell(number: int) -> AbstractContextManager[None]:
+        what = "lists" if commits == 1 else f"lists, part {number + 1} of {commits}"
+        return progress(lake.spark.sparkContext, what, night.say)
+
+    key = "\n".join(map(str, (night.basis, night.versions, night.tasks, commits, source)))
+    return replace_in_parts(
+        lake,
+        schemas.GOLD_TOP_N,
+        [partial(make_part, number) for number in range(commits)],
+        f"{schemas.RUN_DATE} = '{night.run_date}'",
+        hashlib.sha256(key.encode()).hexdigest(),
+        tell,
+    )
 
 
 def _describe(

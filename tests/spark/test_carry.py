@@ -77,7 +77,9 @@ def test_what_did_not_change_is_carried_over_and_equals_a_full_night(first: List
     today = change_some(first)
     full, wanted, _ = score(first, today)
     assert (full.carried, full.full_night) == (0, TODAY)
-    some, found, said = score(first, today, earlier=as_earlier(first))
+    some, found, said = score(
+        first, today, "7", as_earlier(first), TODAY, "score.commits=3", "score.partitions=6"
+    )
     model_alone = [
         user
         for user, entries in first.lists.items()

@@ -1,9 +1,11 @@
-"""A cluster to try and to test on: services.py start FOLDER [spark s3 hdfs mlflow] | stop FOLDER
+"""Services to try and to test with: services.py start FOLDER [NAME ...] | stop FOLDER
 
-Real services, reachable on the loopback interface only: a Spark standalone master with two workers,
-an S3-compatible server (moto), HDFS with one data node (Hadoop's mini cluster), MLflow's server.
+Real ones, reachable on the loopback interface only: a Spark standalone master with two workers,
+an S3-compatible server (moto), HDFS with one data node (Hadoop's mini cluster), MLflow's server;
+Redis and PostgreSQL, whose password, made for this run, is in ``FOLDER/password``.
 ``FOLDER/services.json`` says where they are; what they log lies beside it. `make cluster-setup`
-fetches what they need. ``stop`` ends the processes that ``start`` made, by their ids, and no other.
+fetches what the first four need, `make stores-setup` the other two. ``stop`` ends the processes
+that ``start`` made, by their ids, and no other.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyspark
 
@@ -26,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTRA = ROOT / ".venv-cluster"
 HOST = "127.0.0.1"
 STATE = "services.json"
+PASSWORD = "password"
 WORKERS = 2
 BUCKET = "lake"
 Finish = Callable[[], dict[str, str]]
@@ -59,22 +65,42 @@ class Services:
             _end(process)
         (self.folder / STATE).unlink(missing_ok=True)
 
-    def run(self, name: str, command: list[str], variables: dict[str, str] | None = None) -> Path:
-        """Start a process in a session of its own; returns its log."""
+    def run(
+        self,
+        name: str,
+        command: list[str],
+        variables: dict[str, str] | None = None,
+        user: str | None = None,
+        end: signal.Signals = signal.SIGTERM,
+    ) -> Path:
+        """Start a process in a session of its own; returns its log.
+
+        Args:
+            user: whom it runs as, if not as us.
+            end: the signal on which it ends in good order.
+        """
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env={**os.environ, **(variables or {})},
+                **as_user(user),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.processes.append({"pid": process.pid, "born": _born(process.pid)})
+        self.processes.append({"pid": process.pid, "born": _born(process.pid), "end": int(end)})
         self._save()
         return log
+
+    def password(self) -> str:
+        """The password of this folder's stores."""
+        path = self.folder / PASSWORD
+        if not path.exists():
+            _write_secret(path, secrets.token_hex(16))
+        return path.read_text(encoding="utf-8")
 
     def _save(self) -> None:
         state = {"addresses": self.addresses, "processes": self.processes}
@@ -176,12 +202,83 @@ def start_mlflow(services: Services) -> Finish:
     return finish
 
 
+def start_redis(services: Services) -> Finish:
+    """A Redis that keeps nothing on disk."""
+    port, settings = _free_port(), services.folder / "redis.conf"
+    lines = f'bind {HOST}\nport {port}\nsave ""\nrequirepass {services.password()}\n'
+    _write_secret(settings, lines)
+    log = services.run("redis", [_program("redis-server"), str(settings)])
+
+    def finish() -> dict[str, str]:
+        _wait(lambda: _greets(port, b"PING\r\n", b"NOAUTH"), log)
+        return {"redis": f"redis://{HOST}:{port}/0"}
+
+    return finish
+
+
+def start_postgres(services: Services) -> Finish:
+    """A PostgreSQL with one database; it refuses to run as root, so it runs as its own user."""
+    port, folder = _free_port(), services.folder / "postgres"
+    owner = "postgres" if os.geteuid() == 0 else None
+    folder.mkdir()
+    secret = folder / "superuser"
+    _write_secret(secret, services.password())
+    for path in (folder, secret) if owner else ():
+        shutil.chown(path, owner, owner)
+    if subprocess.run(["test", "-r", str(secret)], **as_user(owner)).returncode:
+        sys.exit(f"the user {owner} can't reach {folder}: choose a folder that all may enter")
+    data = str(folder / "data")
+    make = [_program("initdb"), "-D", data, "-U", "recsys", "-A", "scram-sha-256", "-N"]
+    make += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={secret}"]
+    subprocess.run(make, cwd=folder, check=True, stdout=subprocess.DEVNULL, **as_user(owner))
+    options = (f"listen_addresses={HOST}", f"port={port}", "unix_socket_directories=", "fsync=off")
+    settings = [text for option in options for text in ("-c", option)]
+    command = [_program("postgres"), "-D", data, *settings]
+    # On SIGTERM it would wait for its clients to go.
+    log = services.run("postgres", command, user=owner, end=signal.SIGINT)
+
+    def finish() -> dict[str, str]:
+        # The first bytes of a client that asks for TLS, which this server has not.
+        _wait(lambda: _greets(port, bytes([0, 0, 0, 8, 4, 210, 22, 47]), b"N"), log)
+        return {"postgres": f"postgresql://{HOST}:{port}/postgres?sslmode=disable"}
+
+    return finish
+
+
 STARTERS: dict[str, Callable[[Services], Finish]] = {
     "spark": start_spark,
     "s3": start_s3,
     "hdfs": start_hdfs,
     "mlflow": start_mlflow,
+    "redis": start_redis,
+    "postgres": start_postgres,
 }
+
+
+def as_user(name: str | None) -> dict[str, Any]:
+    """Arguments of subprocess for a process of another user; none for our own."""
+    return {} if name is None else {"user": name, "group": name, "extra_groups": []}
+
+
+def _program(name: str) -> str:
+    """On PATH, or where Debian puts PostgreSQL's."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    folders = [os.environ["PATH"], *(str(path) for path in reversed(debian))]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        sys.exit(f"{name} is not installed; run 'make stores-setup'")
+    return found
+
+
+def _write_secret(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _greets(port: int, question: bytes, answer: bytes) -> bool:
+    with socket.create_connection((HOST, port), timeout=5) as link:
+        link.sendall(question)
+        return answer in link.recv(64)
 
 
 def _java() -> str:
@@ -224,7 +321,7 @@ def _born(pid: int) -> int:
 def _end(process: dict[str, int]) -> None:
     pid, born = process["pid"], process["born"]
     deadline = time.monotonic() + _STOP_SECONDS
-    number = signal.SIGTERM
+    number = process.get("end", signal.SIGTERM)
     while _runs(pid, born):
         try:
             os.kill(pid, number)

@@ -93,6 +93,8 @@ class RedisConnector:
     def explain(self, error: Exception) -> ExportError:
         if isinstance(error, _REFUSED):
             what, do = "Redis refuses the login", "check user, password_env and password_file"
+        elif "CERTIFICATE_VERIFY_FAILED" in str(error):
+            what, do = "Redis's certificate is not accepted", "check ca_file, and the url's host"
         elif self.may_pass(error):
             what, do = "Redis does not answer", "check that it runs, and the url"
         else:

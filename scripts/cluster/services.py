@@ -2,7 +2,8 @@
 
 Real ones, reachable on the loopback interface only: a Spark standalone master with two workers,
 an S3-compatible server (moto), HDFS with one data node (Hadoop's mini cluster), MLflow's server;
-Redis and PostgreSQL, whose password, made for this run, is in ``FOLDER/password``.
+Redis and PostgreSQL, whose password and certificate, made for this run, are ``FOLDER/password`` and
+``FOLDER/server.crt``.
 ``FOLDER/services.json`` says where they are; what they log lies beside it. `make cluster-setup`
 fetches what the first four need, `make stores-setup` the other two. ``stop`` ends the processes
 that ``start`` made, by their ids, and no other.
@@ -101,6 +102,16 @@ class Services:
         if not path.exists():
             _write_secret(path, secrets.token_hex(16))
         return path.read_text(encoding="utf-8")
+
+    def certificate(self) -> tuple[Path, Path]:
+        """A certificate for this host, which signs itself, and its key."""
+        certificate, key = self.folder / "server.crt", self.folder / "server.key"
+        if not certificate.exists():
+            name = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}"]
+            make = [_program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name]
+            files = ["-keyout", str(key), "-out", str(certificate)]
+            subprocess.run([*make, *files], check=True, stderr=subprocess.DEVNULL)
+        return certificate, key
 
     def _save(self) -> None:
         state = {"addresses": self.addresses, "processes": self.processes}
@@ -204,14 +215,20 @@ def start_mlflow(services: Services) -> Finish:
 
 def start_redis(services: Services) -> Finish:
     """A Redis that keeps nothing on disk."""
-    port, settings = _free_port(), services.folder / "redis.conf"
-    lines = f'bind {HOST}\nport {port}\nsave ""\nrequirepass {services.password()}\n'
-    _write_secret(settings, lines)
+    port, tls_port, settings = _free_port(), _free_port(), services.folder / "redis.conf"
+    certificate, key = services.certificate()
+    lines = (
+        f"bind {HOST}", f"port {port}", 'save ""', f"requirepass {services.password()}",
+        f"tls-port {tls_port}", f"tls-cert-file {certificate}", f"tls-key-file {key}",
+        "tls-auth-clients no",
+    )  # fmt: skip
+    _write_secret(settings, "\n".join(lines))
     log = services.run("redis", [_program("redis-server"), str(settings)])
 
     def finish() -> dict[str, str]:
         _wait(lambda: _greets(port, b"PING\r\n", b"NOAUTH"), log)
-        return {"redis": f"redis://{HOST}:{port}/0"}
+        tls = f"rediss://{HOST}:{tls_port}/0"
+        return {"redis": f"redis://{HOST}:{port}/0", "redis-tls": tls}
 
     return finish
 
@@ -221,9 +238,11 @@ def start_postgres(services: Services) -> Finish:
     port, folder = _free_port(), services.folder / "postgres"
     owner = "postgres" if os.geteuid() == 0 else None
     folder.mkdir()
-    secret = folder / "superuser"
+    secret, key = folder / "superuser", folder / "server.key"
+    certificate, own_key = services.certificate()
     _write_secret(secret, services.password())
-    for path in (folder, secret) if owner else ():
+    _write_secret(key, own_key.read_text())
+    for path in (folder, secret, key) if owner else ():
         shutil.chown(path, owner, owner)
     if subprocess.run(["test", "-r", str(secret)], **as_user(owner)).returncode:
         sys.exit(f"the user {owner} can't reach {folder}: choose a folder that all may enter")
@@ -231,16 +250,20 @@ def start_postgres(services: Services) -> Finish:
     make = [_program("initdb"), "-D", data, "-U", "recsys", "-A", "scram-sha-256", "-N"]
     make += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={secret}"]
     subprocess.run(make, cwd=folder, check=True, stdout=subprocess.DEVNULL, **as_user(owner))
-    options = (f"listen_addresses={HOST}", f"port={port}", "unix_socket_directories=", "fsync=off")
+    options = (
+        f"listen_addresses={HOST}", f"port={port}", "unix_socket_directories=", "fsync=off",
+        "ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}",
+    )  # fmt: skip
     settings = [text for option in options for text in ("-c", option)]
     command = [_program("postgres"), "-D", data, *settings]
     # On SIGTERM it would wait for its clients to go.
     log = services.run("postgres", command, user=owner, end=signal.SIGINT)
 
     def finish() -> dict[str, str]:
-        # The first bytes of a client that asks for TLS, which this server has not.
-        _wait(lambda: _greets(port, bytes([0, 0, 0, 8, 4, 210, 22, 47]), b"N"), log)
-        return {"postgres": f"postgresql://{HOST}:{port}/postgres?sslmode=disable"}
+        # The first bytes of a client that asks for TLS.
+        _wait(lambda: _greets(port, bytes([0, 0, 0, 8, 4, 210, 22, 47]), b"S"), log)
+        tls = f"postgresql://{HOST}:{port}/postgres"
+        return {"postgres": f"{tls}?sslmode=disable", "postgres-tls": tls}
 
     return finish
 

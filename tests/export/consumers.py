@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +14,7 @@ from socket import SHUT_RDWR, create_connection, create_server, socket
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow
 import pyarrow.parquet as pq
 import redis
 import yaml
@@ -25,6 +26,7 @@ from recsys.config import load_settings
 from recsys.lake.operations import SUCCEEDED, StageRun, record_run
 from recsys.lake.publish import Published, publish
 from recsys.lake.tables import Lake
+from tests.conftest import REPOSITORY
 from tests.spark.scored_lists import add_lists
 
 NIGHTS = (date(2026, 3, 5), date(2026, 3, 6))
@@ -143,6 +145,21 @@ class Consumers:
         rows = self.sql(f"select * from {self.folder.name}_current")
         return {user: (str(day), model, own) for user, day, model, own in rows}
 
+    def read_as_documented(self, user_id: str) -> list[Any]:
+        """A user's list by the page's lines for Redis and for Parquet files."""
+        names: dict[str, Any] = {
+            "client": self.redis(), "user_id": user_id, "json": json, "pyarrow": pyarrow,
+            "path": self.folder / "parquet",
+        }  # fmt: skip
+        for lines in documented("python"):
+            exec(lines.replace("shop:", f"{self.folder.name}:"), names)
+        rows = names["lists"].to_pylist()
+        of_user = next(r["recommendations"] for r in rows if r["user_id"] == user_id)
+        statement = documented("sql")[0].replace("top_n", self.folder.name)
+        found = self.sql(statement.replace("4d9f0e0c", user_id.replace("'", "''")))
+        assert [dict(zip(of_user[0], row, strict=True)) for row in found] == of_user
+        return [names["recommendations"], of_user]
+
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(
             self.addresses["redis"], password=self.password, decode_responses=True
@@ -250,5 +267,7 @@ def _send(sink: socket, data: bytes) -> bool:
     return True
 
 
-def environment(password: str) -> dict[str, str]:
-    return {**os.environ, PASSWORD: password}
+def documented(language: str) -> list[str]:
+    """The examples of docs/export.md in a language."""
+    page = (REPOSITORY / "docs/export.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)

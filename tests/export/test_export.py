@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -33,6 +34,7 @@ from tests.export.consumers import (
     USERS,
     Consumers,
     cut_off,
+    documented,
     expected,
     make_lake,
     make_live,
@@ -92,6 +94,7 @@ def test_all_targets_hold_the_live_lists_and_a_second_export_writes_nothing(
     for kind in KINDS:
         assert f"{kind}: written" in said
         assert consumers.served(kind) == expected(FIRST), kind
+    assert consumers.read_as_documented(USERS[0]) == [expected(FIRST)[USERS[0]][2]] * 2
     before = {kind: consumers.traces(kind) for kind in KINDS}
     said = export(conf)
     assert {kind: consumers.traces(kind) for kind in KINDS} == before
@@ -274,7 +277,8 @@ def test_a_role_without_the_right_to_create_uses_tables_that_are_there(
     target = consumers.target("postgres", user="writer", password_env="WRITER")
     conf = consumers.conf({"crm": target})
     assert "permission denied" in export(conf, code=1)
-    export(consumers.conf({"crm": consumers.target("postgres")}))
+    for statement in documented("sql")[1].replace("top_n", table).split(";")[:-1]:
+        consumers.sql(statement)
     for grant in (
         f"select, insert, update, delete on {table}",
         f"select, insert, update, delete on {table}_versions",
@@ -284,6 +288,28 @@ def test_a_role_without_the_right_to_create_uses_tables_that_are_there(
     make_live(lake, SECOND)
     export(consumers.conf({"crm": target}))
     assert consumers.served("postgres") == expected(SECOND)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_server_is_known_by_its_certificate(
+    kind: str, lake: Lake, servers: Consumers, consumers: Consumers
+) -> None:
+    url, ca = servers.addresses[f"{kind}-tls"], str(servers.folder / "services/server.crt")
+
+    def current(**changed: Any) -> str | None:
+        target = consumers.target(kind, **{"url": url, **changed})
+        conf = consumers.conf({"shop": target}, retries=0)
+        settings = load_settings(conf, [f"lake.root={lake.settings.lake.root}"])
+        lake_with = Lake(lake.spark, settings)
+        return open_store(lake_with, "shop", settings.export.targets["shop"]).current()
+
+    assert current(ca_file=ca) is None  # nothing was exported there
+    with pytest.raises(ExportError, match="certificate is not accepted"):
+        current()
+    if kind == "postgres":
+        assert current(url=f"{url}?sslmode=require") is None
+    with pytest.raises(ExportError, match="certificate is not valid for 'localhost'"):
+        current(ca_file=ca, url=url.replace("127.0.0.1", "localhost"))
 
 
 def test_spark_shows_no_password(lake: Lake) -> None:

@@ -51,7 +51,7 @@ def export_lists(store: Store, lists: Lists, keep: int, force: bool = False) -> 
         What was done, in words.
 
     Raises:
-        ExportError: it failed; the pointer is where it was.
+        ExportError: it failed; the pointer is where it was, unless the message says otherwise.
     """
     before = store.current()
     done = "there already"
@@ -63,8 +63,15 @@ def export_lists(store: Store, lists: Lists, keep: int, force: bool = False) -> 
             done = "written"
         store.make_current(lists)
     removed = _superfluous(store.versions(), lists.version, before, keep)
-    for version in removed:
-        store.remove(version)
+    try:
+        for version in removed:
+            store.remove(version)
+    except ExportError as error:
+        raise ExportError(
+            f"the new lists are in force, but an old version can't be removed: {error.what}",
+            where=error.where,
+            do=error.do,
+        ) from error
     return f"{done}, {len(removed)} old removed" if removed else done
 
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -116,7 +117,7 @@ class _Sender:
         sent = 0
         try:
             for rows in _cut(batches, self.batch_lists):
-                self.patience.ask(lambda rows=rows: link.send(rows), self.connector)  # type: ignore[misc]
+                self.patience.ask(partial(link.send, rows), self.connector)
                 sent += len(rows)
         except ExportError as error:
             yield _result(sent, error)

@@ -122,10 +122,8 @@ class PostgresConnector:
             what = "PostgreSQL refuses a statement"
             do = f"look at the server's log (SQLSTATE {_state(error)}), and at docs/export.md"
         elif isinstance(error, ssl.SSLError):
-            what, do = (
-                "PostgreSQL's certificate is not accepted",
-                "check ca_file, and the url's host",
-            )
+            what = "PostgreSQL's certificate is not accepted"
+            do = "check ca_file, and the url's host"
         else:
             what, do = "PostgreSQL does not answer", "check that it runs, and the url"
         text = _message(error)

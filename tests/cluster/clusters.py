@@ -62,7 +62,7 @@ class Submitter:
     more: tuple[str, ...] = field(default=())
 
     def run_night(self, lake: str, name: str) -> str:
-        """All seven jobs for the last date; returns what they printed."""
+        """All jobs for the last date; returns what they printed."""
         return "".join(self.run_step(step, lake, name) for step in STEPS)
 
     def run_step(self, step: str, lake: str, name: str) -> str:

@@ -124,8 +124,11 @@ class PostgresConnector:
         elif isinstance(error, ssl.SSLError):
             what = "PostgreSQL's certificate is not accepted"
             do = "check ca_file, and the url's host"
-        else:
+        elif self.may_pass(error):
             what, do = "PostgreSQL does not answer", "check that it runs, and the url"
+        else:
+            what = f"PostgreSQL's client fails, {type(error).__name__}"
+            do = "RECSYS_DEBUG=1 says more"
         text = _message(error)
         if self.password:
             text = text.replace(self.password, "***")

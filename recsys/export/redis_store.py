@@ -97,8 +97,10 @@ class RedisConnector:
             what, do = "Redis's certificate is not accepted", "check ca_file, and the url's host"
         elif self.may_pass(error):
             what, do = "Redis does not answer", "check that it runs, and the url"
-        else:
+        elif isinstance(error, redis.RedisError):
             what, do = "Redis refuses a command", "look at the server: its log, INFO memory"
+        else:
+            what, do = f"Redis's client fails, {type(error).__name__}", "RECSYS_DEBUG=1 says more"
         text = first_line(error)
         if self.password:
             text = text.replace(self.password, "***")

@@ -17,7 +17,7 @@ LOCK_ARGS ?=
 
 conf_option = $(if $(CONF),--conf '$(CONF)')
 
-.PHONY: help setup airflow-setup cluster-setup peers-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
+.PHONY: help setup airflow-setup cluster-setup stores-setup peers-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
 
 help: ## list these commands
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -34,6 +34,9 @@ airflow-setup: ## make .venv-airflow: Airflow in an environment of its own
 cluster-setup: setup ## make .venv-cluster: an S3 server and Hadoop's mini cluster, to test and try
 	@scripts/setup/cluster.sh
 
+stores-setup: ## Redis and PostgreSQL from Debian, where they are missing: tests of exports need them
+	@scripts/setup/stores.sh
+
 peers-setup: ## make .venv-peers: RecTools, which a benchmark runs beside this project
 	@scripts/setup/side.sh peers
 
@@ -46,7 +49,7 @@ else
 	@$(RECSYS) nightly --input '$(INPUT)' --format '$(FORMAT)' --date '$(DATE)' --lake '$(LAKE)' --summary $(conf_option)
 endif
 
-test: setup airflow-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
+test: setup airflow-setup stores-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cluster: cluster-setup ## nights on a Spark cluster, with lakes in a folder, S3 and HDFS

@@ -37,6 +37,10 @@ HOROVOD = [
     "wheel",
 ]
 
+# Clients of the stores that lists are exported to (docs/export.md); pure Python, so that they can
+# be shipped to executors.
+EXPORT = ["pg8000>=1.31.5,<2", "redis>=6"]
+
 NOTEBOOKS = ["nbformat", "nbclient", "ipykernel"]
 
 DEV = [
@@ -70,6 +74,6 @@ setup(
         ("share/recsys/conf/formats", find_files("conf/formats", "*.yaml")),
     ],
     install_requires=INSTALL,
-    extras_require={"horovod": HOROVOD, "notebooks": NOTEBOOKS, "dev": DEV},
+    extras_require={"horovod": HOROVOD, "export": EXPORT, "notebooks": NOTEBOOKS, "dev": DEV},
     entry_points={"console_scripts": ["recsys=recsys.cli.main:main"]},
 )

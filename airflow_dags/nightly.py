@@ -1,6 +1,6 @@
 """The night, every day: raw logs in, published lists out.
 
-The seven steps run one after another; each is `spark-submit jobs/STEP.py --date NIGHT`. The night
+The steps run one after another; each is `spark-submit jobs/STEP.py --date NIGHT`. The night
 is the date on which the data interval starts: the run that begins on 3 January at 04:00 UTC makes
 the night of 2 January, whose logs have had four hours to arrive.
 
@@ -54,6 +54,7 @@ HOURS = {
     "evaluate": 1.0,
     "score_users": 2.0,
     "publish": 0.25,
+    "export": 2.0,  # does nothing where export.targets is empty
 }
 
 # Spark's own log would bury the step's lines; a path in the clone, where the command runs.

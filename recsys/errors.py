@@ -60,6 +60,10 @@ class PublishError(RecsysError):
     """New lists are incomplete or wrong; the lists published before stay live."""
 
 
+class ExportError(RecsysError):
+    """A target did not take the published lists; its readers have the version before, whole."""
+
+
 def first_line(error: BaseException) -> str:
     """The part of a Spark or Java error that a person reads, without the stack trace."""
     message = getattr(error, "getMessage", None)

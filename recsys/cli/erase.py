@@ -35,6 +35,12 @@ def erase(options: argparse.Namespace) -> None:
         f"{models} models with a row a user read, none knows one of them; "
         f"{len(users.indices)} indices will never be given again"
     )
+    if settings.export.targets:
+        _say(
+            f"Exported copies still hold these users' lists: `recsys export "
+            f"export.keep_versions=1` replaces them in {', '.join(settings.export.targets)} and "
+            "removes all older versions there."
+        )
     _say(
         "The raw logs that the lake was made from are not part of it: delete the users there too, "
         "or a new ingest of an old date brings them back."

@@ -25,6 +25,9 @@ def main(step: Step, arguments: Sequence[str] | None = None) -> None:
     def body() -> None:
         options = parse(parser, arguments)
         settings, log = read_settings(options)
+        if not step.wanted(settings):
+            print(f"{step.name}: the settings ask for nothing ({', '.join(step.sections)})")
+            return
         lake = Lake(build_session(settings, f"recsys {step.name} {options.date}"), settings)
         run_steps(settings, log, lake, options.date, [step], options.force)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from recsys import __version__
-from recsys.cli.options import add_options, parse, run
+from recsys.cli.options import add_options, parse, parse_date, run
 from recsys.steps import SUMMARIES
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -27,6 +27,7 @@ examples:
   recsys nightly --input logs --format generated --date 2026-01-03 --lake /data/lake
   recsys top-n 196 --lake /data/lake                 what a user sees, by the log's user id
   recsys runs --lake /data/lake                      the last models side by side
+  recsys export --conf mine.yaml --target shop       the live lists into a target, again
   recsys rollback --lake /data/lake                  the lists and the model of the night before
   recsys lake doctor --lake /data/lake               how the tables are, and what to do
   recsys benchmark sequences beauty.txt              how good the model is, on published data
@@ -77,6 +78,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     logs.add_argument("--overwrite", action="store_true", help="replace another log there")
     for step, summary in SUMMARIES.items():
+        if step == "export":
+            _add_export(add, summary)
+            continue
         command = add(step.replace("_", "-"), summary, "night", "input", "date", "force")
         command.set_defaults(command=_lazy("night", "one_step"), step=step)
         if step == "ingest":
@@ -125,6 +129,22 @@ def _add_nights(command: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="so many consecutive nights, the last one on --date (a backfill)",
+    )
+
+
+def _add_export(add: Callable[..., argparse.ArgumentParser], summary: str) -> None:
+    export = add("export", summary, "export", "force")
+    export.add_argument(
+        "--date",
+        metavar="YYYY-MM-DD",
+        type=parse_date,
+        help="the night that this is recorded for (default: the one whose lists are live)",
+    )
+    export.add_argument(
+        "--target",
+        metavar="NAME",
+        action="append",
+        help="of export.targets, may be given several times (default: all of them)",
     )
 
 

@@ -28,6 +28,12 @@ def rollback(options: argparse.Namespace) -> None:
             f"(before: {was.run_date}, version {was.model_version})",
             flush=True,
         )
+    if settings.export.targets:
+        print(
+            f"consumers keep the lists they have until `recsys export` puts these into "
+            f"{', '.join(settings.export.targets)}",
+            flush=True,
+        )
     registry = dataclasses.replace(open_tracking(settings), model_name=now.model_name)
     try:
         registry.promote(now.model_version)

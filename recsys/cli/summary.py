@@ -14,7 +14,7 @@ from recsys.errors import LakeError
 from recsys.lake.operations import SUCCEEDED, StageRun, read_night
 from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
-from recsys.steps import SUMMARIES
+from recsys.steps import OPTIONAL, SUMMARIES
 
 _USERS_SHOWN = 5
 _ITEMS_SHOWN = 8
@@ -26,7 +26,8 @@ def print_summary(lake: Lake, dates: Sequence[date]) -> None:
     if not any(nights.values()):
         raise LakeError(f"no night {dates[-1]} in this lake", where=lake.settings.lake.root)
     for day, runs in nights.items():
-        missing = [s for s in SUMMARIES if s not in runs or runs[s].status != SUCCEEDED]
+        needed = [stage for stage in SUMMARIES if stage in runs or stage not in OPTIONAL]
+        missing = [s for s in needed if s not in runs or runs[s].status != SUCCEEDED]
         if missing:
             raise LakeError(
                 f"the night of {day} is not complete: {missing[0]} has not succeeded",
@@ -69,10 +70,11 @@ def _counts(nights: dict[date, dict[str, StageRun]]) -> Table:
 
 def _seconds(nights: dict[date, dict[str, StageRun]]) -> Table:
     table = Table(title="Seconds a stage", title_justify="left")
-    for name in ("night", *SUMMARIES, "all"):
+    stages = [name for name in SUMMARIES if any(name in runs for runs in nights.values())]
+    for name in ("night", *stages, "all"):
         table.add_column(name, justify="right")
     for day, runs in nights.items():
-        seconds = [runs[name].seconds for name in SUMMARIES]
+        seconds = [runs[name].seconds if name in runs else 0.0 for name in stages]
         table.add_row(str(day), *(f"{s:.1f}" for s in seconds), f"{sum(seconds):.1f}")
     return table
 

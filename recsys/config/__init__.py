@@ -6,6 +6,14 @@ names the key, the value and what is allowed.
 """
 
 from recsys.config.exchange import Exchange
+from recsys.config.export import (
+    TARGET_KINDS,
+    Export,
+    FileTarget,
+    PostgresTarget,
+    RedisTarget,
+    StoreTarget,
+)
 from recsys.config.gate import Gate
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.section import Section
@@ -22,18 +30,24 @@ from recsys.config.space import (
 from recsys.config.training import Model, Train
 
 __all__ = [
+    "TARGET_KINDS",
     "Als",
     "Choice",
     "Evaluate",
     "Exchange",
+    "Export",
+    "FileTarget",
     "Gate",
     "Generate",
     "Gold",
     "Model",
+    "PostgresTarget",
     "Range",
+    "RedisTarget",
     "Section",
     "Settings",
     "Space",
+    "StoreTarget",
     "Train",
     "conf_dir",
     "conf_with",

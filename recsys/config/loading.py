@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from recsys.config.export import explain_target
 from recsys.config.sections import Settings
 from recsys.errors import ConfigError
 
@@ -79,6 +80,8 @@ def _type_name(annotation: Any) -> str:
         return str(annotation.__name__)
     if str(annotation).startswith("typing.Literal"):
         return " | ".join(get_args(annotation))
+    if "Annotated" in str(annotation):
+        return "dict of sections"
     return str(annotation).replace("NoneType", "null").replace("None", "null")
 
 
@@ -181,6 +184,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 def explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
     """The error in words: key, value, what is allowed, and the key's source."""
     first = error.errors()[0]
+    of_target = explain_target(first, sources)
+    if of_target is not None:
+        return of_target
     key = ".".join(str(part) for part in first["loc"])
     if not key:
         return ConfigError(first["msg"].removeprefix("Value error, "))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recsys.config.export import Export
 from recsys.config.gate import Gate
 from recsys.config.section import Section
 from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Ranker, Train
@@ -225,6 +226,7 @@ class Settings(Section):
     score: Score
     gate: Gate
     quality: Quality
+    export: Export
     tracking: Tracking
 
     @property

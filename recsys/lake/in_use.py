@@ -19,6 +19,8 @@ Pins = dict[str, dict[int, str]]
 
 _UNDER_WAY = timedelta(hours=24)
 _LAST_STAGE = "publish"
+_AFTERWARDS = "export"
+"""A failed one leaves the night as publish has left it."""
 
 
 def find_pins(lake: Lake) -> Pins:
@@ -78,7 +80,9 @@ def began_under_way(lake: Lake, now: datetime) -> datetime | None:
     for day in {run[schemas.RUN_DATE] for run in runs}:
         mine = [run for run in runs if run[schemas.RUN_DATE] == day]
         last = max(mine, key=lambda run: run.finished_at)
-        done = last[schemas.STAGE] == _LAST_STAGE and last[schemas.STATUS] == SUCCEEDED
+        done = last[schemas.STAGE] == _AFTERWARDS or (
+            last[schemas.STAGE] == _LAST_STAGE and last[schemas.STATUS] == SUCCEEDED
+        )
         given_up = last[schemas.STATUS] != SUCCEEDED and last.finished_at != newest
         if done or given_up or now - _utc(last.finished_at) > _UNDER_WAY:
             continue

@@ -65,7 +65,11 @@ def published_before(lake: Lake, run_date: date) -> Published | None:
 
 def live_lists(lake: Lake) -> DataFrame:
     """The live lists: rows of gold/top_n at the published version."""
-    night = live(lake)
+    return lists_of(lake, live(lake))
+
+
+def lists_of(lake: Lake, night: Published) -> DataFrame:
+    """The lists of a published night: rows of gold/top_n."""
     return lake.read(schemas.GOLD_TOP_N, night.top_n_version).where(
         F.col(schemas.RUN_DATE) == F.lit(night.run_date)
     )

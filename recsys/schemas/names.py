@@ -67,6 +67,9 @@ MODEL_VERSION = "model_version"
 RECOMMENDATIONS = "recommendations"
 RANK = "rank"
 SCORE = "score"
+# Copies of published lists (recsys/export/).
+VERSION = "version"
+LISTS = "lists"
 # Operations.
 RUN_ID = "run_id"
 STAGE = "stage"

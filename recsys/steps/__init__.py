@@ -11,5 +11,9 @@ SUMMARIES = {
     "evaluate": "compare with popularity, ALS and the champion; move the champion if better",
     "score_users": "write a list for every user with the champion, and check the lists",
     "publish": "make the night's lists live, in one commit",
+    "export": "copy the live lists into the targets of export.targets, if there are any",
 }
 """Name and one sentence of each step, in the night's order."""
+
+OPTIONAL = ("export",)
+"""Steps that a night may lack, as its settings don't ask for them."""

@@ -117,6 +117,8 @@ class Step:
         after: the stage whose result it builds on.
         run: does the work.
         inputs: anything else that its result depends on, as text.
+        repeats: it finds out by itself what is done, so it runs whatever ops/runs says.
+        wanted: whether the settings ask for it; a night leaves it out otherwise.
     """
 
     name: str
@@ -124,6 +126,8 @@ class Step:
     after: str | None
     run: Callable[[Context], Outcome]
     inputs: Callable[[Context], str] = lambda _: ""
+    repeats: bool = False
+    wanted: Callable[[Settings], bool] = lambda _: True
 
     @property
     def summary(self) -> str:

@@ -60,7 +60,8 @@ def _try_step(context: Context, step: Step) -> StageRun:
     try:
         fingerprint = fingerprint_of(context, step)
         before = context.runs.get(step.name)
-        if before and _is_done(before, fingerprint) and not context.force:
+        done = before is not None and _is_done(before, fingerprint)
+        if before and done and not step.repeats and not context.force:
             context.say(f"  {step.name:<13} done before, nothing to do")
             return before
         outcome = step.run(context)

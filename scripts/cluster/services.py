@@ -1,9 +1,12 @@
-"""A cluster to try and to test on: services.py start FOLDER [spark s3 hdfs mlflow] | stop FOLDER
+"""Services to try and to test with: services.py start FOLDER [NAME ...] | stop FOLDER
 
-Real services, reachable on the loopback interface only: a Spark standalone master with two workers,
-an S3-compatible server (moto), HDFS with one data node (Hadoop's mini cluster), MLflow's server.
+Real ones, reachable on the loopback interface only: a Spark standalone master with two workers,
+an S3-compatible server (moto), HDFS with one data node (Hadoop's mini cluster), MLflow's server;
+Redis and PostgreSQL, whose password and certificate, made for this run, are ``FOLDER/password`` and
+``FOLDER/server.crt``.
 ``FOLDER/services.json`` says where they are; what they log lies beside it. `make cluster-setup`
-fetches what they need. ``stop`` ends the processes that ``start`` made, by their ids, and no other.
+fetches what the first four need, `make stores-setup` the other two. ``stop`` ends the processes
+that ``start`` made, by their ids, and no other.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyspark
 
@@ -26,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTRA = ROOT / ".venv-cluster"
 HOST = "127.0.0.1"
 STATE = "services.json"
+PASSWORD = "password"
 WORKERS = 2
 BUCKET = "lake"
 Finish = Callable[[], dict[str, str]]
@@ -59,22 +66,52 @@ class Services:
             _end(process)
         (self.folder / STATE).unlink(missing_ok=True)
 
-    def run(self, name: str, command: list[str], variables: dict[str, str] | None = None) -> Path:
-        """Start a process in a session of its own; returns its log."""
+    def run(
+        self,
+        name: str,
+        command: list[str],
+        variables: dict[str, str] | None = None,
+        user: str | None = None,
+        end: signal.Signals = signal.SIGTERM,
+    ) -> Path:
+        """Start a process in a session of its own; returns its log.
+
+        Args:
+            user: whom it runs as, if not as us.
+            end: the signal on which it ends in good order.
+        """
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env={**os.environ, **(variables or {})},
+                **as_user(user),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.processes.append({"pid": process.pid, "born": _born(process.pid)})
+        self.processes.append({"pid": process.pid, "born": _born(process.pid), "end": int(end)})
         self._save()
         return log
+
+    def password(self) -> str:
+        """The password of this folder's stores."""
+        path = self.folder / PASSWORD
+        if not path.exists():
+            _write_secret(path, secrets.token_hex(16))
+        return path.read_text(encoding="utf-8")
+
+    def certificate(self) -> tuple[Path, Path]:
+        """A certificate for this host, which signs itself, and its key."""
+        certificate, key = self.folder / "server.crt", self.folder / "server.key"
+        if not certificate.exists():
+            name = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}"]
+            make = [_program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name]
+            files = ["-keyout", str(key), "-out", str(certificate)]
+            subprocess.run([*make, *files], check=True, stderr=subprocess.DEVNULL)
+        return certificate, key
 
     def _save(self) -> None:
         state = {"addresses": self.addresses, "processes": self.processes}
@@ -176,12 +213,95 @@ def start_mlflow(services: Services) -> Finish:
     return finish
 
 
+def start_redis(services: Services) -> Finish:
+    """A Redis that keeps nothing on disk."""
+    port, tls_port, settings = _free_port(), _free_port(), services.folder / "redis.conf"
+    certificate, key = services.certificate()
+    lines = (
+        f"bind {HOST}", f"port {port}", 'save ""', f"requirepass {services.password()}",
+        f"tls-port {tls_port}", f"tls-cert-file {certificate}", f"tls-key-file {key}",
+        "tls-auth-clients no",
+    )  # fmt: skip
+    _write_secret(settings, "\n".join(lines))
+    log = services.run("redis", [_program("redis-server"), str(settings)])
+
+    def finish() -> dict[str, str]:
+        _wait(lambda: _greets(port, b"PING\r\n", b"NOAUTH"), log)
+        tls = f"rediss://{HOST}:{tls_port}/0"
+        return {"redis": f"redis://{HOST}:{port}/0", "redis-tls": tls}
+
+    return finish
+
+
+def start_postgres(services: Services) -> Finish:
+    """A PostgreSQL with one database; it refuses to run as root, so it runs as its own user."""
+    port, folder = _free_port(), services.folder / "postgres"
+    owner = "postgres" if os.geteuid() == 0 else None
+    folder.mkdir()
+    secret, key = folder / "superuser", folder / "server.key"
+    certificate, own_key = services.certificate()
+    _write_secret(secret, services.password())
+    _write_secret(key, own_key.read_text())
+    for path in (folder, secret, key) if owner else ():
+        shutil.chown(path, owner, owner)
+    if subprocess.run(["test", "-r", str(secret)], **as_user(owner)).returncode:
+        sys.exit(f"the user {owner} can't reach {folder}: choose a folder that all may enter")
+    data = str(folder / "data")
+    make = [_program("initdb"), "-D", data, "-U", "recsys", "-A", "scram-sha-256", "-N"]
+    make += ["-E", "UTF8", "--locale=C.UTF-8", f"--pwfile={secret}"]
+    subprocess.run(make, cwd=folder, check=True, stdout=subprocess.DEVNULL, **as_user(owner))
+    options = (
+        f"listen_addresses={HOST}", f"port={port}", "unix_socket_directories=", "fsync=off",
+        "ssl=on", f"ssl_cert_file={certificate}", f"ssl_key_file={key}",
+    )  # fmt: skip
+    settings = [text for option in options for text in ("-c", option)]
+    command = [_program("postgres"), "-D", data, *settings]
+    # On SIGTERM it would wait for its clients to go.
+    log = services.run("postgres", command, user=owner, end=signal.SIGINT)
+
+    def finish() -> dict[str, str]:
+        # The first bytes of a client that asks for TLS.
+        _wait(lambda: _greets(port, bytes([0, 0, 0, 8, 4, 210, 22, 47]), b"S"), log)
+        tls = f"postgresql://{HOST}:{port}/postgres"
+        return {"postgres": f"{tls}?sslmode=disable", "postgres-tls": tls}
+
+    return finish
+
+
 STARTERS: dict[str, Callable[[Services], Finish]] = {
     "spark": start_spark,
     "s3": start_s3,
     "hdfs": start_hdfs,
     "mlflow": start_mlflow,
+    "redis": start_redis,
+    "postgres": start_postgres,
 }
+
+
+def as_user(name: str | None) -> dict[str, Any]:
+    """Arguments of subprocess for a process of another user; none for our own."""
+    return {} if name is None else {"user": name, "group": name, "extra_groups": []}
+
+
+def _program(name: str) -> str:
+    """On PATH, or where Debian puts PostgreSQL's."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    folders = [os.environ["PATH"], *(str(path) for path in reversed(debian))]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        sys.exit(f"{name} is not installed; run 'make stores-setup'")
+    return found
+
+
+def _write_secret(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _greets(port: int, question: bytes, answer: bytes) -> bool:
+    with socket.create_connection((HOST, port), timeout=5) as link:
+        link.sendall(question)
+        return answer in link.recv(64)
 
 
 def _java() -> str:
@@ -224,7 +344,7 @@ def _born(pid: int) -> int:
 def _end(process: dict[str, int]) -> None:
     pid, born = process["pid"], process["born"]
     deadline = time.monotonic() + _STOP_SECONDS
-    number = signal.SIGTERM
+    number = process.get("end", signal.SIGTERM)
     while _runs(pid, born):
         try:
             os.kill(pid, number)

@@ -20,7 +20,7 @@ lock() { # LOCK ARGUMENT...
     say "wrote $file ($(grep -c '==' "$file") packages)"
 }
 
-lock requirements.lock setup.py --extra horovod --extra notebooks --extra dev "$@"
+lock requirements.lock setup.py --extra horovod --extra export --extra notebooks --extra dev "$@"
 lock requirements-airflow.lock requirements-airflow.in "$@"
 lock requirements-cluster.lock requirements-cluster.in "$@"
 lock requirements-peers.lock requirements-peers.in "$@"

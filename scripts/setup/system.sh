@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# What must come from the operating system: Java, a C++ compiler, Python 3.11.
+# What must come from the operating system: Java, a C++ compiler, Python 3.11; for tests Redis and
+# PostgreSQL.
 
-require_system() { # any of: java compiler python
+require_system() { # any of: java compiler python redis postgres
     local need missing
     mapfile -t missing < <(for need in "$@"; do "debian_packages_for_$need"; done)
     ((${#missing[@]} == 0)) || install_debian_packages "${missing[@]}"
@@ -63,3 +64,10 @@ check_python() {
     has_headers || fail "Python.h is missing" "$PYTHON has no C headers, Horovod cannot be built" \
         "install the headers of this Python, or name another: PYTHON=/path/to/python3.11 make setup"
 }
+
+# Servers that tests start themselves; Debian keeps PostgreSQL's own programs off PATH.
+debian_packages_for_redis() { command -v redis-server >/dev/null || echo redis-server; }
+check_redis() { :; }
+has_postgres() { command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+debian_packages_for_postgres() { has_postgres || echo postgresql; }
+check_postgres() { :; }

@@ -20,7 +20,7 @@ from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
 from recsys.steps import SUMMARIES
 
-# Seven spark-submits take two minutes on a quiet machine, many more on a busy one.
+# Eight spark-submits take two minutes on a quiet machine, many more on a busy one.
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).resolve().parents[2]

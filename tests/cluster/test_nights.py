@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,6 +71,14 @@ def finished_jobs(services: dict[str, str]) -> dict[str, int]:
         return {app["name"]: app["cores"] for app in json.load(answer)["completedapps"]}
 
 
+def export_twice(submitter: Submitter, lake: str, name: str, path: str) -> list[str]:
+    """What became of the lists' copy in a folder of the lake's file system, each time."""
+    target = f"export.targets.files={{kind: parquet, path: {path}}}"
+    with_target = replace(submitter, more=(*submitter.more, target))
+    said = [with_target.run_step("export", lake, name) for _ in range(2)]
+    return re.findall(r"files: (written|there already)$", "\n".join(said), re.MULTILINE)
+
+
 def test_a_lake_in_a_shared_folder(
     services: dict[str, str],
     submitter: Submitter,
@@ -96,6 +105,8 @@ def test_a_lake_in_s3(
     on_s3 = replace(submitter, more=(endpoint, f"train.checkpoint_dir={tmp_path}/checkpoints"))
     output = on_s3.run_night(lake, "in-s3")
     assert different(read_lake(submitter, lake, tmp_path, endpoint), local[1]) == set()
+    copies = export_twice(on_s3, lake, "in-s3", "s3a://lake/copies")
+    assert copies == ["written", "there already"]
     # Keys reach executors and ranks, but no log, no run and no file of theirs.
     assert SECRET not in output
     kept = [path for path in folder.rglob("*") if path.is_file()] + list(tmp_path.rglob("*.*"))
@@ -113,3 +124,5 @@ def test_a_lake_in_hdfs(
     on_hdfs.run_night(lake, "in-hdfs")
     assert different(read_lake(submitter, lake, tmp_path), local[1]) == set()
     assert list(stage.iterdir()) == []
+    copies = export_twice(on_hdfs, lake, "in-hdfs", f"{services['hdfs']}/copies")
+    assert copies == ["written", "there already"]

@@ -158,6 +158,8 @@ def test_young_files_stay_and_so_do_those_of_a_night_under_way(
     assert began_under_way(lake, datetime.now(UTC)) == began  # it may be tried again
     note_night(lake, NIGHT + timedelta(days=2))
     assert began_under_way(lake, datetime.now(UTC)) is None
+    record_run(lake, StageRun(NIGHT + timedelta(days=2), "export", FAILED, "f" * 64))
+    assert began_under_way(lake, datetime.now(UTC)) is None  # its lists are live all the same
 
 
 def test_nothing_is_removed_where_nobody_knows_what_is_in_use(

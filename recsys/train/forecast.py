@@ -18,8 +18,9 @@ class Forecast:
         ranks: processes.
         steps: of an epoch.
         memory_bytes: resident memory of a rank, at most.
-        weights_bytes: of the model; ``copies`` of them are in memory: weights, gradients, the
-            optimizer's moments, their average and the best ones, and what is held back.
+        weights_bytes: of the model, or of a stage of it; ``copies`` of them are in memory:
+            weights, gradients, the optimizer's moments, their average and the best ones, and what
+            is held back.
         copies: see ``weights_bytes``.
         sent_bytes_per_step: payload that a rank sends.
         compute_seconds, exchange_seconds: of an epoch's training, validation left out.
@@ -50,7 +51,7 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
         files,
         seed=settings.seed,
         epoch=0,
-        ranks=settings.ranks,
+        ranks=settings.readers,
         batch_size=settings.per_rank_batch_size,
         batch_events=settings.per_rank_batch_events,
     )
@@ -62,7 +63,7 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
         ranks=settings.ranks,
         steps=steps,
         # The best weights are first copied after the first validation.
-        memory_bytes=probe.memory_bytes + probe.weights_bytes,
+        memory_bytes=probe.memory_bytes + probe.best_bytes,
         weights_bytes=probe.weights_bytes,
         copies=count_copies(job),
         sent_bytes_per_step=round(probe.sent_bytes_per_step),

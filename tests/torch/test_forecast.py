@@ -23,6 +23,7 @@ PROBE = Probe(
     sent_bytes_per_step=1000.0,
     memory_bytes=10_000,
     weights_bytes=400,
+    best_bytes=400,
     steps=20,
 )
 

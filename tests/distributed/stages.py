@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recsys.schemas import EVENT_TIMES
 from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
 from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob
 from recsys.train.loop import Trainer
-from recsys.train.objectives import choose_channels
 from tests.training_tables import (
     RecordingTracker,
     feed_options,
@@ -73,7 +73,11 @@ class DealtFeed:
         return BatchStream(batches, prefetch=2, channels=self.options.channels)
 
     def _draw(self, rows: int, length: int, generator: np.random.Generator) -> np.ndarray:
-        return pack_columns(make_windows(rows, length, generator), self.options.channels)
+        columns = make_windows(rows, length, generator)
+        times = columns[EVENT_TIMES]
+        # Gaps of many sizes: one for all adds the same to all logits, and has no gradient.
+        times += np.where(times > 0, 5_000 * np.arange(length) ** 2, 0)
+        return pack_columns(columns, self.options.channels)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[np.ndarray]:
         generator = np.random.default_rng(epoch)
@@ -92,8 +96,10 @@ def split_over(job: TrainingJob, ranks: int, stages: int, micro: int | None) -> 
     """The job on so many ranks; its fingerprint stays."""
     train = job.settings.train
     parallel = train.parallel.model_copy(update={"pipeline_stages": stages, "micro_batches": micro})
-    changed = train.model_copy(update={"ranks": ranks, "parallel": parallel})
-    return replace(job, settings=job.settings.model_copy(update={"train": changed}))
+    launcher = "horovodrun" if ranks > 1 else "single"
+    changes = {"ranks": ranks, "launcher": launcher, "parallel": parallel}
+    changed = job.settings.model_copy(update={"train": train.model_copy(update=changes)})
+    return replace(job, settings=changed)
 
 
 def train(folder: Path, ranks: int) -> None:

@@ -48,7 +48,7 @@ class TouchedVectors:
 
     def rows_of(self, items: Tensor) -> Tensor:
         """Rows of ``vectors``, shaped like ``items`` (item_idx, each of them used)."""
-        return items if self._used is None else torch.searchsorted(self._used, items)
+        return items if self._used is None else torch.searchsorted(self._used, items.contiguous())
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """As a model's: what objectives ask for."""

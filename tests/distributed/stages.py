@@ -7,7 +7,7 @@ they are: each replica takes every so many-th row of what one process would take
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from recsys.train.communication import Communicator, HorovodCommunicator, Single
 from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob
 from recsys.train.loop import Trainer
+from recsys.train.probe import run_probe
 from tests.training_tables import (
     RecordingTracker,
     feed_options,
@@ -51,6 +52,7 @@ RUNS = {
     4: [("full", 2, 5), ("sharded", 2, 2), ("sampled", 4, 4)],
 }
 """By ranks: kind, stages and micro-batches."""
+PROBED = ("bf16", 2)
 
 
 class DealtFeed:
@@ -117,6 +119,9 @@ def train(folder: Path, ranks: int) -> None:
         sent = trainer.learner.sent_bytes
         content = {"metrics": result.metrics, "losses": tracker.losses, "held": held}
         content |= {"events": result.events, "sent": sent, "bundle": result.bundle_dir}
+        if (name, stages) == PROBED:
+            probe = run_probe(job, communicator, feed)  # type: ignore[arg-type]
+            content["probe"] = asdict(probe)
         (where / f"rank-{communicator.rank}.json").write_text(json.dumps(content))
     communicator.shutdown()
 

@@ -14,9 +14,10 @@ import torch
 from recsys.bundle import load_bundle
 from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
+from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import SingleProcess
 from recsys.train.job import TrainingJob
-from recsys.train.launch import launch_probe, launch_training
+from recsys.train.launch import launch_training
 from recsys.train.loop import run_training
 from recsys.train.worker import make_feed
 from tests.distributed.processes import assert_no_ranks_left, environment, plan_fault
@@ -103,15 +104,27 @@ def test_states_gradients_and_gathered_weights_are_counted(reports: Reports) -> 
     assert sent == 4 * (states + shared + gathered)
 
 
+def test_a_probe_tells_what_a_stage_takes(reports: Reports) -> None:
+    block, table = 12 * DIMS**2 + 13 * DIMS, (ITEMS + 1) * DIMS + 16 * DIMS
+    probes = [report["probe"] for report in reports["bf16", 2, 2]]
+    assert probes[0] == probes[1]
+    assert probes[0]["weights_bytes"] == 4 * (table + 3 * block)  # of the larger stage
+    assert probes[0]["best_bytes"] == 4 * (table + 5 * block + 2 * DIMS)
+    assert probes[0]["memory_bytes"] > probes[0]["best_bytes"]
+    # Of the rank that sends most: the table's rounded gradient, states and their gradients.
+    states = 3 * 6 * 8 * DIMS * 4
+    assert probes[0]["sent_bytes_per_step"] >= 2 * (ITEMS + 1) * DIMS + states
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> PinnedTable:
     folder = tmp_path_factory.mktemp("table")
     return make_table(folder, files={9: [60, 50], 17: [60]}, validation={9: [30, 30]})[0]
 
 
-def make_pipeline(folder: Path, table: PinnedTable, *overrides: str) -> TrainingJob:
-    job = make_job(folder, table, "model.blocks=2", "model.dropout=0", *overrides)
-    return split_over(job, 2, 2, 2)
+def make_pipeline(folder: Path, table: PinnedTable) -> TrainingJob:
+    chosen = ("model.blocks=2", "model.dropout=0", "train.stall_timeout_seconds=8")
+    return split_over(make_job(folder, table, *chosen), 2, 2, 2)
 
 
 def alone(job: TrainingJob) -> TrainingJob:
@@ -123,48 +136,44 @@ def weights_of(job: TrainingJob) -> dict[str, torch.Tensor]:
     return load_bundle(job.bundle_dir)[0].state_dict()
 
 
+@pytest.fixture(scope="module")
+def whole(table: PinnedTable, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What one process trains, undisturbed."""
+    job = alone(make_pipeline(tmp_path_factory.mktemp("whole"), table))
+    launch_training(job)
+    return weights_of(job)
+
+
 def test_a_killed_stage_is_named_and_one_process_goes_on(
-    table: PinnedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: PinnedTable,
+    whole: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = alone(make_pipeline(tmp_path / "whole", table))
-    launch_training(whole)
-    job = make_pipeline(tmp_path / "broken", table)
-    with monkeypatch.context() as patch:
-        plan_fault(patch, "kill 1 9")
-        with pytest.raises(TrainingError) as caught:
-            launch_training(job)
+    job = make_pipeline(tmp_path, table)
+    plan_fault(monkeypatch, "kill 1 9")
+    with pytest.raises(TrainingError) as caught:
+        launch_training(job)
     assert "rank 1 of 2 was killed by SIGKILL" in caught.value.what
     assert "resumes from the checkpoint at step 7" in caught.value.do
     assert_no_ranks_left(job)
     assert launch_training(alone(job)).global_steps == 33
-    assert_alike(weights_of(whole), weights_of(job))
+    assert_alike(weights_of(job), whole)
 
 
-def test_a_pipeline_goes_on_from_the_checkpoint_of_one_process(
-    table: PinnedTable, tmp_path: Path
+def test_stages_go_on_from_one_process_and_one_that_hangs_is_named(
+    table: PinnedTable,
+    whole: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, job = (make_pipeline(tmp_path / name, table) for name in ("whole", "broken"))
-    launch_training(whole)
+    job = make_pipeline(tmp_path, table)
     with pytest.raises(ConnectionError):
         run_training(alone(job), SingleProcess(), RecordingTracker(fail_at=9), make_feed)
-    assert launch_training(job).global_steps == 33
-    assert_alike(weights_of(whole), weights_of(job))
-
-
-def test_a_stage_that_hangs_is_named(
-    table: PinnedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = make_pipeline(tmp_path, table, "train.stall_timeout_seconds=4")
-    plan_fault(monkeypatch, "stop 1 3")
-    with pytest.raises(TrainingError, match="rank 1 of 2 has not answered for 4 s"):
+    plan_fault(monkeypatch, "stop 1 20")
+    with pytest.raises(TrainingError, match="rank 1 of 2 has not answered for 8 s"):
         launch_training(job)
     assert_no_ranks_left(job)
-
-
-def test_a_probe_tells_what_a_stage_takes(table: PinnedTable, tmp_path: Path) -> None:
-    job = make_pipeline(tmp_path, table)
-    probe = launch_probe(job)
-    block, table_bytes = 12 * DIMS**2 + 13 * DIMS, (ITEMS + 1) * DIMS
-    assert probe.weights_bytes == 4 * (table_bytes + 16 * DIMS + block)  # of the first stage
-    assert probe.best_bytes == probe.weights_bytes + 4 * (block + 2 * DIMS)
-    assert probe.sent_bytes_per_step > 4 * table_bytes
+    assert CheckpointStore(Path(job.checkpoint_dir), job.fingerprint).last_step() == 14
+    assert launch_training(alone(job)).global_steps == 33
+    assert_alike(weights_of(job), whole)

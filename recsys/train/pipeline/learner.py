@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+import copy
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -64,10 +64,7 @@ class PipelineLearner(Learner):
         self._sent_before = sum(group.sent_bytes for group in self._groups)
         seconds = self.settings.stall_timeout_seconds
         self._link = Link(communicator, grid, self.device, seconds)
-        cast: Callable[[], AbstractContextManager[object]] = partial(
-            autocast, self.device, self._precision
-        )
-        part = StagePart(model, grid, cast)
+        part = StagePart(model, grid, partial(autocast, self.device, self._precision))
         self._pipeline = Pipeline(part, objective, grid, self._link, self._micro_batches)
 
     def _find_readers(self) -> Group:
@@ -187,7 +184,8 @@ class PipelineLearner(Learner):
         counts = {kind: value for kind, value in own_state.items() if kind not in collected}
         for number, name in self._find_foreign().items():
             moments = {kind: part[name] for kind, part in collected.items()}
-            content["optimizer"]["state"][number] = {**counts, **moments}
+            # Copies: each weight counts its steps in a tensor of its own.
+            content["optimizer"]["state"][number] = {**copy.deepcopy(counts), **moments}
         return content
 
     def load_state_dict(self, state: dict[str, Any], global_step: int) -> None:

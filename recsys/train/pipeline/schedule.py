@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from recsys.models import SequenceTransformer
 from recsys.models.sampled_losses import Negatives
-from recsys.train.batch import Batch
 from recsys.train.objectives import Wanted
 from recsys.train.objectives.next_item import NextItem
 from recsys.train.pipeline.grid import Grid, deal_blocks
@@ -29,6 +28,7 @@ from recsys.train.pipeline.link import Link
 from recsys.train.pipeline.micro_batches import split_wanted
 
 _SHAPES_KEPT = 8
+_FLOAT_BYTES = 4
 
 
 class TouchedVectors:
@@ -153,7 +153,7 @@ class Pipeline:
             ]
             self._drawn, self._divisor = drawn, divisor
             with self._link.watched():
-                self._step(self.part.parts[0].batch)
+                self._step()
         if touched is not None:
             touched.backward()
         self.part.parts, self.part.touched = [], None
@@ -174,16 +174,15 @@ class Pipeline:
             needed.append(drawn.items)
         return TouchedVectors(self.part.model, torch.cat(needed).unique())
 
-    def _step(self, first: Batch) -> None:
-        rows, width = first.items.shape[0], first.items.shape[1] - 1
-        numbers = torch.arange(self._count)
-        given: dict[str, Any] = {"number": numbers}
-        items = [torch.cat([part.batch.items[:, :-1] for part in self.part.parts])]
-        if self.grid.is_last:
-            given["target"] = numbers
+    def _step(self) -> None:
+        items = [part.batch.items[:, :-1] for part in self.part.parts]
+        rows, width = items[0].shape
+        numbers = torch.arange(self._count)  # torch hands each micro-batch its own
+        first = (torch.cat(items),) if self.grid.is_first else ()
+        last = numbers if self.grid.is_last else None
         schedule = self._schedule_for(rows, width)
-        schedule.step(*(items if self.grid.is_first else ()), return_outputs=False, **given)
-        states = self._count * rows * width * self.part.model.config.dims * 4
+        schedule.step(*first, target=last, return_outputs=False, number=numbers)
+        states = self._count * rows * width * self.part.model.config.dims * _FLOAT_BYTES
         self.sent_bytes += states * len(self.grid.neighbors)
 
     def _schedule_for(self, rows: int, width: int) -> Schedule1F1B:

@@ -4,7 +4,8 @@
 
 Real Horovod ranks on this machine train one batch of all windows a step, however it is dealt: four
 readers, two replicas of two stages, or four stages, each with four micro-batches a stage. The
-figures are those of ``recsys train --explain``: of the rank that holds or sends most.
+figures are those of the rank that holds or sends most, with the best weights, until a validation:
+for a checkpoint rank 0 of a pipeline collects whole weights and moments besides.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def main() -> None:
         return
     sizes = [str(size) for size in (options.blocks, options.dims, options.windows)]
     runs: dict[str, Any] = {}
-    print("| layout | MiB of weights | MiB of memory | MB sent a step |")
+    print("| layout | MiB of a rank's weights | MiB of memory | MB sent a step |")
     print("| --- | --- | --- | --- |")
     for layout in LAYOUTS:
         runs[layout] = run = run_on_ranks(MODULE, RANKS, layout, *sizes)[0]

@@ -36,8 +36,8 @@ class Parallel(Section):
     def bubble(self) -> float:
         """Share of a step in which a stage has nothing to do, where all stages take as long.
 
-        Source: Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training", section
-        2.2 (PipeDream-Flush, which is 1F1B; the same as GPipe's).
+        Source: Huang et al. 2019, "GPipe", section 2.3; the same for 1F1B with a flush (Narayanan
+        et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training", section 3.2).
         """
         idle = self.pipeline_stages - 1
         return idle / (self.parts + idle)

@@ -3,8 +3,8 @@
 torch's ``Schedule1F1B`` says what a stage does when, and carries states and their gradients. All
 stages read the same windows: so masks, times and types are there, and states alone travel.
 
-Source: Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training", section 2.2
-(PipeDream-Flush); Harlap et al. 2018, "PipeDream", section 3.2, for 1F1B.
+Source: Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training", section 3.2
+(PipeDream-Flush), and section 3.3 for replicas of stages.
 """
 
 from __future__ import annotations

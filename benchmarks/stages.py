@@ -1,70 +1,86 @@
-"""What Spark itself has counted of the work of a session."""
+"""Memory and traffic of a deep transformer on four ranks, as replicas and as stages.
+
+    python -m benchmarks.stages [--blocks 16] [--dims 256] [--windows 32]
+
+Real Horovod ranks on this machine train one batch of all windows a step, however it is dealt: four
+readers, two replicas of two stages, or four stages, each with four micro-batches a stage. The
+figures are those of the rank that holds or sends most, with the best weights, until a validation:
+for a checkpoint rank 0 of a pipeline collects whole weights and moments besides.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
-_MOST_TASKS = 100_000
+import torch
+
+from benchmarks.machine import describe_machine
+from benchmarks.ranks import DrawnFeed, longest, report, run_on_ranks
+from benchmarks.windows import make_job
+from recsys.train.communication import HorovodCommunicator
+from recsys.train.probe import run_probe
+
+MODULE = "benchmarks.stages"
+RANKS, LENGTH, STEPS, ITEMS = 4, 51, 8, 10_000
+LAYOUTS = {
+    "4 replicas": (1, []),
+    "2 replicas of 2 stages": (2, []),
+    "the same, item table split by rows": (
+        2, ["train.loss=sampled_softmax", "train.exchange.tables=sharded"]
+    ),
+    "4 stages": (4, []),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Of all tasks so far: records read from files and written to them, bytes of all kinds."""
-
-    records_read: int
-    bytes_read: int
-    shuffled_bytes: int
-    records_written: int
-    bytes_written: int
-    spilled_bytes: int
-
-    def since(self, before: Totals) -> dict[str, int]:
-        """The difference, by name."""
-        return {name: value - getattr(before, name) for name, value in vars(self).items()}
-
-
-def read_totals(spark: Any) -> Totals:
-    """The totals of the session so far; it keeps the newest 1,000 stages, or more if told to."""
-    stages = _stages(spark)
-    return Totals(
-        sum(stage.inputRecords() for stage in stages),
-        sum(stage.inputBytes() for stage in stages),
-        sum(stage.shuffleWriteBytes() for stage in stages),
-        sum(stage.outputRecords() for stage in stages),
-        sum(stage.outputBytes() for stage in stages),
-        sum(stage.diskBytesSpilled() for stage in stages),
-    )
+def measure_rank(folder: str, layout: str, blocks: int, dims: int, windows: int) -> None:
+    """As one rank."""
+    torch.set_num_threads(1)
+    communicator = HorovodCommunicator(splits=True)
+    stages, chosen = LAYOUTS[layout]
+    readers = RANKS // stages
+    job = make_job(
+        longest(LENGTH), ITEMS, Path(folder) / "job", "train.launcher=horovodrun",
+        f"train.ranks={RANKS}", f"train.parallel.pipeline_stages={stages}",
+        f"model.dims={dims}", f"model.blocks={blocks}", f"train.per_rank_batch_size={windows}",
+        "train.start_from_popularity=false", "train.negatives=1024", *chosen,
+    )  # fmt: skip
+    reader = communicator.rank // stages
+    feed = DrawnFeed(reader, STEPS, windows // readers, LENGTH, ITEMS)
+    probe = run_probe(job, communicator, feed)  # type: ignore[arg-type]
+    report(folder, communicator, dataclasses.asdict(probe))
+    communicator.shutdown()
 
 
-def stage_numbers(spark: Any) -> set[int]:
-    """The stages that have run so far."""
-    return {stage.stageId() for stage in _stages(spark)}
+def main() -> None:
+    """Measure each layout; print a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=16)
+    parser.add_argument("--dims", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        folder, layout, *sizes = options.one
+        measure_rank(folder, layout, *map(int, sizes))
+        return
+    sizes = [str(size) for size in (options.blocks, options.dims, options.windows)]
+    runs: dict[str, Any] = {}
+    print("| layout | MiB of a rank's weights | MiB of memory | MB sent a step |")
+    print("| --- | --- | --- | --- |")
+    for layout in LAYOUTS:
+        runs[layout] = run = run_on_ranks(MODULE, RANKS, layout, *sizes)[0]
+        memory = (run["memory_bytes"] + run["best_bytes"]) / 2**20
+        print(
+            f"| {layout} | {run['weights_bytes'] / 2**20:.1f} | {memory:,.0f} "
+            f"| {run['sent_bytes_per_step'] / 1e6:.2f} |",
+            flush=True,
+        )
+    print(json.dumps({"benchmark": "stages", "machine": describe_machine(), "runs": runs}))
 
 
-def task_seconds(spark: Any, known: set[int]) -> dict[str, list[float]]:
-    """Of each stage that is not ``known`` and has run: name to the seconds of its tasks."""
-    store = _store(spark)
-    found = {}
-    for stage in _stages(spark):
-        if stage.stageId() in known or stage.numCompleteTasks() == 0:
-            continue
-        tasks = store.taskList(stage.stageId(), stage.attemptId(), _MOST_TASKS)
-        seconds = [
-            tasks.apply(at).duration().get() / 1000
-            for at in range(tasks.size())
-            if tasks.apply(at).duration().isDefined()
-        ]
-        found[f"stage {stage.stageId()}, {stage.name()}"] = sorted(seconds)
-    return found
-
-
-def _store(spark: Any) -> Any:
-    return spark.sparkContext._jsc.sc().statusStore()
-
-
-def _stages(spark: Any) -> list[Any]:
-    context = spark.sparkContext
-    quantiles = context._gateway.new_array(context._jvm.double, 0)
-    stages = _store(spark).stageList(None, False, False, quantiles, None)
-    return [stages.apply(at) for at in range(stages.size())]
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ BASE = [
     "model.neighbor_weight=0", "train.checkpoint_every_steps=100000",
 ]  # fmt: skip
 _OF = "train.exchange"
+_DEEP = ["model.blocks=4", "train.per_rank_batch_events=2048"]
 VARIANTS = {
     "one rank, twice the batch": ["train.ranks=1", "train.per_rank_batch_events=2048"],
     "plain": [],
@@ -29,6 +30,10 @@ VARIANTS = {
     "local, average every 8 steps": [f"{_OF}.average_every_steps=8"],
     "local, every 8, 4 steps late": [
         f"{_OF}.average_every_steps=8", f"{_OF}.average_delay_steps=4",
+    ],
+    "pipeline, 2 stages": ["train.parallel.pipeline_stages=2", *_DEEP],
+    "hybrid, 2 replicas of 2 stages": [
+        "train.ranks=4", "train.parallel.pipeline_stages=2", *_DEEP,
     ],
 }  # fmt: skip
 

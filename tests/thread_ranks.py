@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from recsys.train.communication import SingleProcess, Wait
+from recsys.train.communication import Group, SingleProcess, Wait
 
 T = TypeVar("T")
 _TIMEOUT = 60.0
@@ -24,6 +24,12 @@ class Ring:
         self.size = size
         self.parts: dict[tuple[str, int], dict[int, Any]] = defaultdict(dict)
         self.changed = threading.Condition()
+        self.groups: dict[tuple[int, ...], Ring] = {}
+
+    def of(self, ranks: tuple[int, ...]) -> Ring:
+        """What some of the ranks share."""
+        with self.changed:
+            return self.groups.setdefault(ranks, Ring(len(ranks)))
 
     def put(self, key: tuple[str, int], rank: int, part: Any) -> None:
         with self.changed:
@@ -45,6 +51,12 @@ class ThreadRank(SingleProcess):
         self.rank, self.size, self._ring = rank, ring.size, ring  # type: ignore[misc]
         self._calls: dict[str, int] = defaultdict(int)
         self.sent_bytes = 0
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Group:
+        for ranks in map(tuple, groups):
+            if self.rank in ranks:
+                return ThreadRank(ranks.index(self.rank), self._ring.of(ranks))
+        return SingleProcess()
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
         return self.start_allreduce(values, "sum")()

@@ -107,6 +107,7 @@ def feed_options(
         batch_events=settings.train.per_rank_batch_events,
         channels=choose_channels(job),
         user_codes=find_user_codes(job),
+        stages=settings.train.parallel.pipeline_stages,
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from datetime import date
 
 from recsys.cli.options import read_settings
-from recsys.config import Exchange, Settings
+from recsys.config import Exchange, Settings, Train
 from recsys.lake.operations import check_schema_version
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
@@ -34,7 +34,7 @@ def describe(settings: Settings, found: Forecast) -> list[str]:
     weights = found.weights_bytes / _MIB
     lines = {
         "strategy": f"{found.ranks} ranks ({settings.train.launcher}), "
-        f"{_strategy(settings.train.exchange) if found.ranks > 1 else 'nothing to exchange'}",
+        f"{_strategy(settings.train) if found.ranks > 1 else 'nothing to exchange'}",
         "memory a rank": f"{found.memory_bytes / _MIB:,.0f} MiB at most, of which weights, "
         f"gradients, moments and averages are {found.copies} × {weights:,.1f} MiB",
         "sent a step": f"{found.sent_bytes_per_step / _MIB:,.3f} MiB a rank",
@@ -45,7 +45,19 @@ def describe(settings: Settings, found: Forecast) -> list[str]:
     return [f"{name + ':':<18}{text}" for name, text in lines.items()]
 
 
-def _strategy(exchange: Exchange) -> str:
+def _strategy(train: Train) -> str:
+    exchange, parallel = train.exchange, train.parallel
+    tables = ", item table split by rows" if exchange.tables == "sharded" else ""
+    if parallel.pipeline_stages > 1:
+        return (
+            f"{train.readers} × {parallel.pipeline_stages} stages, {parallel.parts} micro-batches "
+            f"(a stage waits {parallel.bubble:.0%} of a step at least), "
+            f"{_describe_gradients(exchange)}{tables}"
+        )
+    return f"{_describe_gradients(exchange)}{tables}"
+
+
+def _describe_gradients(exchange: Exchange) -> str:
     if exchange.average_every_steps > 1:
         late = f", {exchange.average_delay_steps} late" if exchange.average_delay_steps else ""
         return f"weights averaged every {exchange.average_every_steps} steps{late}"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from recsys.config.export import Export
 from recsys.config.gate import Gate
+from recsys.config.parallel import check_pipeline
 from recsys.config.section import Section
 from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Ranker, Train
 
@@ -291,6 +292,11 @@ class Settings(Section):
                 f"train.ranks={train.ranks}, with which an elastic training begins, must lie "
                 f"between train.min_ranks={train.min_ranks} and train.max_ranks={train.max_ranks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pipeline(self) -> Settings:
+        check_pipeline(self)
         return self
 
     @model_validator(mode="after")

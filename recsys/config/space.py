@@ -34,6 +34,9 @@ _FIXED = {
         ("train.launcher", "train.ranks", "train.hosts", "train.threads_per_rank"), _OTHER_PLACE
     ),
     **dict.fromkeys(
+        ("train.parallel.pipeline_stages", "train.parallel.micro_batches"), _OTHER_PLACE
+    ),
+    **dict.fromkeys(
         ("train.device", "train.checkpoint_dir", "train.checkpoint_every_steps"), _OTHER_PLACE
     ),
 }

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from recsys.config.exchange import Exchange
+from recsys.config.parallel import Parallel
 from recsys.config.section import Section
 
 
@@ -277,6 +278,7 @@ class Train(Section):
         ge=0, le=1, description="t of gBCE: 0 is plain binary cross-entropy, 1 fully calibrated"
     )
     exchange: Exchange = Field(description="what ranks send each other")
+    parallel: Parallel = Field(description="how a model is split over ranks")
     checkpoint_dir: str | None = Field(
         description="shared by all ranks; null is <lake.root>/_checkpoints (a local lake)"
     )
@@ -291,3 +293,8 @@ class Train(Section):
     def most_ranks(self) -> int:
         """Ranks that may train together."""
         return self.max_ranks or self.ranks
+
+    @property
+    def readers(self) -> int:
+        """Batches of a step: the stages of a pipeline share one."""
+        return self.ranks // self.parallel.pipeline_stages

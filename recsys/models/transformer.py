@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -160,27 +160,61 @@ class SequenceTransformer(DotProductRecommender):
         Raises:
             ValueError: the model needs times or types that are not given.
         """
+        x = self.embed(items, self.item_vectors() if vectors is None else vectors, event_types)
+        x = self.run_blocks(x, items, self.blocks, hours, causal)
+        return self.read_out(x, items)
+
+    def embed(self, items: Tensor, vectors: Tensor, event_types: Tensor | None = None) -> Tensor:
+        """What goes into the first block, float [users, length, dims]; arguments of ``forward``.
+
+        Raises:
+            ValueError: the model needs types that are not given.
+        """
         items = items[:, -self.config.max_length :]
-        length, real = items.shape[1], items > 0
-        x = self._embed(items, self.item_vectors() if vectors is None else vectors)
+        x = self._embed(items, vectors)
         if self.type_embedding is not None:
             if event_types is None:
                 raise ValueError("a model with model.event_types needs the type of each event")
-            x = x + self.type_embedding(event_types[:, -length:].long())
-        x = dropout(x, self.config.dropout, self.training) * real[..., None]
-        mask = attention_mask(real, causal)
+            x = x + self.type_embedding(event_types[:, -items.shape[1] :].long())
+        return dropout(x, self.config.dropout, self.training) * (items > 0)[..., None]
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        items: Tensor,
+        blocks: Iterable[nn.Module],
+        hours: Tensor | None = None,
+        causal: bool = True,
+    ) -> Tensor:
+        """Some of the model's blocks one after the other, float [users, length, dims].
+
+        Args:
+            x: of ``embed``, or of the blocks before, float [users, length, dims].
+            items: which are padding (0) counts alone, int [users, length].
+            blocks: of ``self.blocks``.
+            hours, causal: of ``forward``.
+
+        Raises:
+            ValueError: the model needs times that are not given.
+        """
+        real = items[:, -self.config.max_length :] > 0
+        length, mask = real.shape[1], attention_mask(real, causal)
         if self.relative_bias is not None:
             hours = None if hours is None else hours[:, -length:]
             mask = self.relative_bias(length, hours).masked_fill(~mask, -torch.inf)
         rotation = None
         if self.config.positions == "rotary":
             rotation = rotation_angles(length, self.config.dims // self.config.heads, items.device)
-        for block in self.blocks:
+        for block in blocks:
             x = block(x, mask, rotation)
+        return x
+
+    def read_out(self, x: Tensor, items: Tensor) -> Tensor:
+        """States of what the last block gives, float [users, length, dims]; 0 at padding."""
         hidden: Tensor = self.output_norm(x).masked_fill(self.bias_column, 1.0)
         if self.head is not None:
             hidden = self.head(hidden)
-        return hidden * real[..., None]
+        return hidden * (items[:, -self.config.max_length :] > 0)[..., None]
 
     def _embed(self, items: Tensor, vectors: Tensor) -> Tensor:
         # Through embedding: its gradient adds repeated rows up in a fixed order. Inputs are larger

@@ -19,7 +19,7 @@ _NOT_PART_OF_RESULT = {
     # A training goes on from its checkpoint however its ranks are started, and however many.
     "train": {
         "checkpoint_dir", "launcher", "ranks", "hosts", "min_ranks", "max_ranks",
-        "discovery_script", "commit_every_steps", "stall_timeout_seconds",
+        "discovery_script", "commit_every_steps", "stall_timeout_seconds", "parallel",
     },
     "privacy": {"key_file"},
     "input": {"path"},

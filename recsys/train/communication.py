@@ -20,8 +20,8 @@ Wait = Callable[[], Tensor]
 """A collective that has begun; the call waits for it and gives its result, a new tensor."""
 
 
-class Communicator(Protocol):
-    """One rank's view of the ranks that train together.
+class Group(Protocol):
+    """One rank's view of some ranks that add numbers up, or trade them.
 
     What starts a collective has a name, alike on all ranks, that no other running one has; the
     tensor must not change until it has ended.
@@ -36,10 +36,6 @@ class Communicator(Protocol):
         """Number of processes."""
 
     @property
-    def local_rank(self) -> int:
-        """This process among those of the same machine; chooses the GPU."""
-
-    @property
     def sent_bytes(self) -> int:
         """Payload that this rank has sent in gradients and started collectives, in bytes.
 
@@ -47,25 +43,6 @@ class Communicator(Protocol):
         2 b (n - 1) / n of each; an allgather passes on all but one rank's part (Patarasuk and Yuan
         2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", section 4).
         """
-
-    def wrap_optimizer(
-        self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
-    ) -> Optimizer:
-        """An optimizer that sums gradients over ranks while the last of ``backwards`` runs.
-
-        Args:
-            optimizer: of some or all weights of ``model``.
-            half: gradients travel as float16.
-        """
-
-    def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
-        """Inside the block gradients are summed over ranks and ``optimizer.step`` may be called."""
-
-    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
-        """Give all ranks the weights and the optimizer's state of rank 0."""
-
-    def broadcast_object(self, value: Any) -> Any:
-        """Rank 0's ``value`` on every rank."""
 
     def allreduce_sum(self, values: Tensor) -> Tensor:
         """Sum of ``values`` (any shape, the same on all ranks) over ranks; a new tensor."""
@@ -83,6 +60,39 @@ class Communicator(Protocol):
             splits: how many rows of ``values`` go to each rank.
         """
 
+
+class Communicator(Group, Protocol):
+    """One rank's view of the ranks that train together."""
+
+    @property
+    def local_rank(self) -> int:
+        """This process among those of the same machine; chooses the GPU."""
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Group:
+        """This rank among those of its group; alone where none of the groups has it.
+
+        All ranks call this, with the same groups (ascending ranks, each in one at most).
+        """
+
+    def wrap_optimizer(
+        self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
+    ) -> Optimizer:
+        """An optimizer that sums gradients over ranks while the last of ``backwards`` runs.
+
+        Args:
+            optimizer: of some or all weights of ``model``.
+            half: gradients travel as float16.
+        """
+
+    def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        """Inside the block gradients are summed over ranks and ``optimizer.step`` may be called."""
+
+    def broadcast_state(self, optimizer: Optimizer | None, model: nn.Module) -> None:
+        """Give all ranks the weights of rank 0, and its optimizer's state (None: only weights)."""
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's ``value`` on every rank."""
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
 
@@ -98,6 +108,9 @@ class SingleProcess:
     local_rank = 0
     sent_bytes = 0
 
+    def split(self, groups: Sequence[Sequence[int]]) -> Group:
+        return self
+
     def wrap_optimizer(
         self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
     ) -> Optimizer:
@@ -106,7 +119,7 @@ class SingleProcess:
     def reduced_gradients(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
+    def broadcast_state(self, optimizer: Optimizer | None, model: nn.Module) -> None:
         return None
 
     def broadcast_object(self, value: Any) -> Any:
@@ -131,19 +144,81 @@ class SingleProcess:
         return None
 
 
-class HorovodCommunicator:
-    """Horovod with PyTorch; the process must have been started by one of its launchers."""
+class HorovodGroup:
+    """The ranks of one of Horovod's process sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, hvd: Any, process_set: Any) -> None:
+        self._hvd, self._set = hvd, process_set
+        self.rank: int = process_set.rank()
+        self.size: int = process_set.size()
+        self.sent_bytes = 0
+
+    def _ring_bytes(self, size: int) -> int:
+        return 2 * size * (self.size - 1) // self.size
+
+    def allreduce_sum(self, values: Tensor) -> Tensor:
+        # By default the name counts this process's calls, of which a rank that came later has
+        # made fewer: the others would wait for its first ones forever.
+        name = f"sum {values.dtype} {tuple(values.shape)}"
+        reduced: Tensor = self._hvd.allreduce(
+            values, op=self._hvd.Sum, name=name, process_set=self._set
+        )
+        return reduced
+
+    def start_allreduce(self, values: Tensor, name: str) -> Wait:
+        self.sent_bytes += self._ring_bytes(values.nbytes)
+        return self._wait(
+            self._hvd.allreduce_async(values, op=self._hvd.Sum, name=name, process_set=self._set)
+        )
+
+    def start_allgather(self, values: Tensor, name: str) -> Wait:
+        # Ranks' parts are much the same size here; exactly it is the sum of all but one's.
+        self.sent_bytes += values.nbytes * (self.size - 1)
+        return self._wait(self._hvd.allgather_async(values, name=name, process_set=self._set))
+
+    def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
+        others = sum(splits) - splits[self.rank]
+        self.sent_bytes += others * values[:1].nbytes
+        counts = torch.tensor(splits, dtype=torch.int32)
+        handle = self._hvd.alltoall_async(values, splits=counts, name=name, process_set=self._set)
+        wait = self._wait(handle)
+        return lambda: wait()[0]
+
+    def _wait(self, handle: int) -> Callable[[], Any]:
+        return lambda: self._hvd.synchronize(handle)
+
+
+class HorovodCommunicator(HorovodGroup):
+    """Horovod with PyTorch; the process must have been started by one of its launchers.
+
+    Args:
+        splits: whether ``split`` is going to be called; ranks then agree in every cycle on the
+            groups that there are, which the others need not pay for.
+    """
+
+    def __init__(self, splits: bool = False) -> None:
         import horovod.torch as hvd
 
-        hvd.init()
-        self._hvd = hvd
-        self.rank: int = hvd.rank()
-        self.size: int = hvd.size()
+        hvd.init(process_sets="dynamic" if splits else None)
+        super().__init__(hvd, hvd.global_process_set)
         self.local_rank: int = hvd.local_rank()
-        self.sent_bytes = 0
         self._bytes_a_step = 0
+        self._groups: dict[tuple[int, ...], Group] = {}
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Group:
+        own: Group = SingleProcess()
+        for ranks in map(tuple, groups):
+            if len(ranks) > 1 and ranks not in self._groups:
+                self._groups[ranks] = self._make_group(ranks)
+            if self.rank in ranks:
+                own = self._groups.get(ranks, own)
+        return own
+
+    def _make_group(self, ranks: tuple[int, ...]) -> Group:
+        if len(ranks) == self.size:  # Horovod refuses a set that is there already
+            return self
+        made = self._hvd.add_process_set(list(ranks))
+        return HorovodGroup(self._hvd, made) if self.rank in ranks else SingleProcess()
 
     def wrap_optimizer(
         self, optimizer: Optimizer, model: nn.Module, backwards: int, half: bool = False
@@ -166,9 +241,6 @@ class HorovodCommunicator:
         )
         return wrapped
 
-    def _ring_bytes(self, size: int) -> int:
-        return 2 * size * (self.size - 1) // self.size
-
     @contextmanager
     def reduced_gradients(self, optimizer: Optimizer) -> Iterator[None]:
         # Gradients must be complete before they are clipped, hence the explicit wait.
@@ -177,42 +249,16 @@ class HorovodCommunicator:
         with optimizer.skip_synchronize():  # type: ignore[attr-defined]
             yield
 
-    def broadcast_state(self, optimizer: Optimizer, model: nn.Module) -> None:
+    def broadcast_state(self, optimizer: Optimizer | None, model: nn.Module) -> None:
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
         # Of a fresh optimizer there is nothing to send, and Horovod would take a step with zero
         # gradients to make it up: Adam's bias correction would then start one step late.
-        if optimizer.state:
+        if optimizer is not None and optimizer.state:
             self._hvd.broadcast_optimizer_state(optimizer, root_rank=0)
 
     def broadcast_object(self, value: Any) -> Any:
         # By default the name is the type's, and ranks with different types wait forever.
         return self._hvd.broadcast_object(value, root_rank=0, name="object")
-
-    def allreduce_sum(self, values: Tensor) -> Tensor:
-        # By default the name counts this process's calls, of which a rank that came later has
-        # made fewer: the others would wait for its first ones forever.
-        name = f"sum {values.dtype} {tuple(values.shape)}"
-        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
-        return reduced
-
-    def start_allreduce(self, values: Tensor, name: str) -> Wait:
-        self.sent_bytes += self._ring_bytes(values.nbytes)
-        return self._wait(self._hvd.allreduce_async(values, op=self._hvd.Sum, name=name))
-
-    def start_allgather(self, values: Tensor, name: str) -> Wait:
-        # Ranks' parts are much the same size here; exactly it is the sum of all but one's.
-        self.sent_bytes += values.nbytes * (self.size - 1)
-        return self._wait(self._hvd.allgather_async(values, name=name))
-
-    def start_alltoall(self, values: Tensor, splits: Sequence[int], name: str) -> Wait:
-        others = sum(splits) - splits[self.rank]
-        self.sent_bytes += others * values[:1].nbytes
-        counts = torch.tensor(splits, dtype=torch.int32)
-        wait = self._wait(self._hvd.alltoall_async(values, splits=counts, name=name))
-        return lambda: wait()[0]
-
-    def _wait(self, handle: int) -> Callable[[], Any]:
-        return lambda: self._hvd.synchronize(handle)
 
     def barrier(self) -> None:
         self._hvd.allreduce(torch.zeros(1), name="barrier")
@@ -254,5 +300,6 @@ def run_elastic(train: Callable[[Communicator, Callable[[], None]], Result]) -> 
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether Horovod ended because of another rank."""
-    return type(error).__name__ in ("HorovodInternalError", "HostsUpdatedInterrupt")
+    """Whether a rank ended because of another one."""
+    lost = ("HorovodInternalError", "HostsUpdatedInterrupt", "LostStageError")
+    return type(error).__name__ in lost

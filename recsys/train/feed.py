@@ -46,6 +46,8 @@ class FeedOptions:
         pin_memory: for a GPU.
         channels: what rows hold of each event.
         user_codes: what is known of users (see ``user_links``); needs user_idx among the channels.
+        stages: so many ranks, one after the other, read the same training windows (a pipeline);
+            validation windows are dealt to all ranks.
     """
 
     seed: int
@@ -59,6 +61,17 @@ class FeedOptions:
     batch_events: int | None = None
     channels: Channels = field(default_factory=Channels)
     user_codes: Rows | None = None
+    stages: int = 1
+
+    @property
+    def reader(self) -> int:
+        """This process among those that read different training windows."""
+        return self.rank // self.stages
+
+    @property
+    def readers(self) -> int:
+        """How many read different training windows."""
+        return self.ranks // self.stages
 
 
 class Feed(Protocol):
@@ -104,7 +117,7 @@ class RowGroupFeed:
             )
 
     def steps_per_epoch(self, epoch: int) -> int:
-        return self._plan(epoch, self._options.ranks)[0].steps
+        return self._plan(epoch, self._options.readers)[0].steps
 
     def epoch(self, epoch: int, skip: int = 0) -> BatchStream:
         return self._stream(self._train_batches(epoch, skip))
@@ -115,7 +128,7 @@ class RowGroupFeed:
 
     def steps_of_rest(self, epoch: int, start: Takeover) -> int:
         counts = [plan.batches for plan in self._plan(epoch, start.streams)]
-        return start.steps(counts, self._options.ranks)
+        return start.steps(counts, self._options.readers)
 
     def rest(self, epoch: int, start: Takeover, skip: int = 0) -> BatchStream:
         return self._stream(self._rest_batches(epoch, start, skip))
@@ -147,8 +160,8 @@ class RowGroupFeed:
 
     def _train_batches(self, epoch: int, skip: int) -> Iterator[Rows]:
         options = self._options
-        plan = self._plan(epoch, options.ranks)[options.rank]
-        with closing(self._batches_of(plan, epoch, options.rank)) as batches:
+        plan = self._plan(epoch, options.readers)[options.reader]
+        with closing(self._batches_of(plan, epoch, options.reader)) as batches:
             yield from itertools.islice(batches, skip, None)
         yield from self._empty_batches(plan, plan.steps - max(plan.batches, skip))
 
@@ -156,7 +169,7 @@ class RowGroupFeed:
         options = self._options
         plans = self._plan(epoch, start.streams)
         counts = [plan.batches for plan in plans]
-        first, made = start.used + skip * options.ranks, 0
+        first, made = start.used + skip * options.readers, 0
         with ExitStack() as stack:
             streams = [
                 stack.enter_context(closing(self._batches_of(plan, epoch, stream)))
@@ -164,10 +177,10 @@ class RowGroupFeed:
             ]
             for at, stream in enumerate(order_batches(counts)):
                 rows = next(streams[stream])
-                if at >= first and (at - start.used) % options.ranks == options.rank:
+                if at >= first and (at - start.used) % options.readers == options.reader:
                     made += 1
                     yield rows
-        steps = start.steps(counts, options.ranks) - skip
+        steps = start.steps(counts, options.readers) - skip
         yield from self._empty_batches(plans[0], steps - made)
 
     def _batches_of(self, plan: EpochPlan, epoch: int, stream: int) -> Generator[Rows, None, None]:

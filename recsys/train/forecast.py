@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recsys.config import Train
 from recsys.schemas import TRAIN_SPLIT
 from recsys.train.job import TrainingJob
 from recsys.train.plan import plan_epoch
@@ -18,8 +19,9 @@ class Forecast:
         ranks: processes.
         steps: of an epoch.
         memory_bytes: resident memory of a rank, at most.
-        weights_bytes: of the model; ``copies`` of them are in memory: weights, gradients, the
-            optimizer's moments, their average and the best ones, and what is held back.
+        weights_bytes: of the model, or of a stage of it; ``copies`` of them are in memory:
+            weights, gradients, the optimizer's moments, their average and the best ones, and what
+            is held back.
         copies: see ``weights_bytes``.
         sent_bytes_per_step: payload that a rank sends.
         compute_seconds, exchange_seconds: of an epoch's training, validation left out.
@@ -50,7 +52,7 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
         files,
         seed=settings.seed,
         epoch=0,
-        ranks=settings.ranks,
+        ranks=settings.readers,
         batch_size=settings.per_rank_batch_size,
         batch_events=settings.per_rank_batch_events,
     )
@@ -62,7 +64,7 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
         ranks=settings.ranks,
         steps=steps,
         # The best weights are first copied after the first validation.
-        memory_bytes=probe.memory_bytes + probe.weights_bytes,
+        memory_bytes=probe.memory_bytes + probe.best_bytes * (1 + _count_collected(settings)),
         weights_bytes=probe.weights_bytes,
         copies=count_copies(job),
         sent_bytes_per_step=round(probe.sent_bytes_per_step),
@@ -74,9 +76,17 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
 def count_copies(job: TrainingJob) -> int:
     """Arrays as large as the weights that a training keeps."""
     settings = job.settings.train
-    moments = 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
     holds_back = settings.exchange.compression in ("int8", "top_k", "power_sgd")
-    return 4 + moments + int(holds_back and settings.ranks > 1)
+    return 4 + _count_moments(settings) + int(holds_back and settings.ranks > 1)
+
+
+def _count_moments(settings: Train) -> int:
+    return 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
+
+
+def _count_collected(settings: Train) -> int:
+    """Whole models that rank 0 of a pipeline makes for a checkpoint: weights and moments."""
+    return 1 + _count_moments(settings) if settings.parallel.pipeline_stages > 1 else 0
 
 
 def ring_seconds(payload: float, ranks: int, bandwidth: float, latency: float) -> float:

@@ -105,7 +105,7 @@ def _check_ranks(job: TrainingJob) -> None:
         [file for file in job.table.files if file.split == TRAIN_SPLIT],
         seed=settings.seed,
         epoch=0,
-        ranks=settings.most_ranks,
+        ranks=settings.most_ranks // settings.parallel.pipeline_stages,
         batch_size=settings.per_rank_batch_size,
         batch_events=settings.per_rank_batch_events,
     )

@@ -10,17 +10,19 @@ from torch.amp.grad_scaler import GradScaler
 
 from recsys.models import Recommender
 from recsys.train.batch import Batch
-from recsys.train.communication import Communicator
-from recsys.train.exchange import make_exchange
+from recsys.train.communication import Communicator, Group
+from recsys.train.exchange import Exchange, make_exchange
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob
 from recsys.train.moving_average import MovingAverage, copy_parameters
+from recsys.train.objectives import Wanted
 from recsys.train.optimization import (
     autocast,
     choose_device,
     choose_precision,
     clip_gradients,
     make_optimizer,
+    step_seed,
 )
 from recsys.train.popularity import count_targets
 from recsys.train.row_tables import use_sparse_rows
@@ -34,6 +36,7 @@ class Learner:
     Attributes:
         model: in training; ``average`` is the moving average of its weights, which is judged.
         objective: what is learned.
+        readers: this rank among those whose batches differ; all of them, but in a pipeline.
         sent_bytes: payload sent to other ranks since this was made.
     """
 
@@ -56,7 +59,8 @@ class Learner:
         use_sparse_rows(self.model, job, self.objective.touched_rows(communicator.size))
         decay = self.settings.weight_average_decay
         self._moving_average = MovingAverage(self.average, self.model, decay)
-        self.exchange = make_exchange(self.settings.exchange, communicator, self.model)
+        self.readers = self._find_readers()
+        self.exchange = self._make_exchange()
         # Wrapped before a checkpoint is loaded: Horovod's wrapper starts with an empty state.
         self.optimizer = self.exchange.attach(
             make_optimizer(self.model, self.settings),
@@ -65,9 +69,19 @@ class Learner:
         )
         self._tables.attach(self.model, self.average, self.optimizer)
 
+    def _find_readers(self) -> Group:
+        return self.communicator
+
+    def _make_exchange(self) -> Exchange:
+        return make_exchange(self.settings.exchange, self.communicator, self.model)
+
     @property
     def sent_bytes(self) -> int:
         return self.exchange.sent_bytes
+
+    def synchronize(self) -> None:
+        """Give all ranks what rank 0 starts with, or goes on with."""
+        self.communicator.broadcast_state(self.optimizer, self.model)
 
     def use_popularity(self, feed: Feed, is_fresh: bool) -> None:
         """Tell model and objective how often each item is a target, where they want to know.
@@ -82,9 +96,7 @@ class Learner:
         if not fresh and not self.objective.needs_popularity:
             return
         with feed.epoch(0) as batches:
-            counts = count_targets(
-                batches, self.objective.popular, self._num_items, self.communicator
-            )
+            counts = count_targets(batches, self.objective.popular, self._num_items, self.readers)
         self.objective.set_popularity(counts)
         for model in (self.model, self.average) if fresh else ():
             if new is None:
@@ -98,22 +110,17 @@ class Learner:
         Returns:
             Of this rank's targets the sum of losses, of weights, and the number; float64 [3].
         """
+        torch.manual_seed(step_seed(self.settings.seed, global_step, self.readers.rank))
         parts = [self.objective.choose(batch) for batch in batches]
         count, weight = sum(len(part.targets) for part in parts), sum(p.weight for p in parts)
         divisor = self.exchange.divisor(weight) or 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        drawn = self.objective.draw(global_step)
-        total = torch.zeros((), device=self.device)
-        for part in parts:
-            with autocast(self.device, self._precision):
-                loss = self.objective.sum_losses(self.model, part, drawn)
-            self._scaler.scale(loss / divisor).backward()
-            total += loss.detach()
+        total = self._backward(parts, divisor, global_step)
         with self.exchange.reduced(self.optimizer):
             self._scaler.unscale_(self.optimizer)
-            clip_gradients(self.model, self.settings.gradient_clip_norm, self.communicator)
+            self._clip()
             self._moving_average.before_step()
             self._scaler.step(self.optimizer)
             self._scaler.update()
@@ -121,6 +128,20 @@ class Learner:
         self._moving_average.after_step(global_step)
         own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
         return torch.cat([total.double()[None], own])
+
+    def _backward(self, parts: list[Wanted], divisor: float, global_step: int) -> Tensor:
+        """Leave the gradients of the batches in the weights; the sum of their losses, float32 []"""
+        drawn = self.objective.draw(global_step)
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            with autocast(self.device, self._precision):
+                loss = self.objective.sum_losses(self.model, part, drawn)
+            self._scaler.scale(loss / divisor).backward()
+            total += loss.detach()
+        return total
+
+    def _clip(self) -> None:
+        clip_gradients(self.model, self.settings.gradient_clip_norm, self.communicator)
 
     def agree(self) -> None:
         """Whatever ranks have of their own becomes common: so it is judged and saved."""
@@ -179,3 +200,6 @@ class Learner:
         self._scaler.load_state_dict(state["scaler"])
         self.exchange.load_state_dict(state["exchange"])
         self._tables.load(global_step)
+
+    def close(self) -> None:
+        """Leave whatever was joined for the training; nothing may be called afterwards."""

@@ -24,8 +24,7 @@ from recsys.train.commits import Commits
 from recsys.train.communication import Communicator
 from recsys.train.feed import Feed
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.learner import Learner
-from recsys.train.optimization import step_seed
+from recsys.train.pipeline import make_learner
 from recsys.train.position import count_steps, open_epoch, plan_schedule, take_over
 from recsys.train.progress import ProgressReport
 from recsys.train.search import NeverPrune, Pruner
@@ -52,16 +51,17 @@ class Trainer:
         self.job, self.communicator, self.feed, self.tracker = job, communicator, feed, tracker
         self.pruner, self.commits = pruner or NeverPrune(), commits
         self.settings = job.settings.train
-        self.learner = Learner(job, communicator)
+        self.learner = make_learner(job, communicator)
         self.objective = self.learner.objective
         self.state = TrainingState()
         self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         self._resume()
         self._sent_before = self.state.sent_bytes
-        communicator.broadcast_state(self.learner.optimizer, self.learner.model)
+        self.learner.synchronize()
         check_agreement(job, feed, communicator)
-        take_over(self.state, feed, communicator.size)
-        self.schedule = plan_schedule(self.state, feed, self.settings, communicator.size)
+        readers = self.learner.readers.size
+        take_over(self.state, feed, readers)
+        self.schedule = plan_schedule(self.state, feed, self.settings, readers)
         self.progress = ProgressReport(communicator.rank, self.settings.max_epochs)
         self._pending: list[Tensor] = []
 
@@ -115,7 +115,6 @@ class Trainer:
     def train_step(self, batches: list[Batch]) -> None:
         """One step of the optimizer on the gradients of some batches."""
         state = self.state
-        torch.manual_seed(step_seed(self.settings.seed, state.global_step, self.communicator.rank))
         learning_rate = self.schedule.at(state.global_step)
         self._pending.append(self.learner.step(batches, state.global_step, learning_rate))
         state.global_step += 1
@@ -226,6 +225,7 @@ class Trainer:
         if self.communicator.rank == 0:
             self._write(result, whole)
         self.communicator.barrier()
+        self.learner.close()
         return result
 
     def _write(self, result: TrainingResult, model: Recommender) -> None:

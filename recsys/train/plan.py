@@ -98,10 +98,11 @@ def plan_epoch(
     if len(files) < ranks:
         split = files[0].split if files else "training"
         raise TrainingError(
-            f"train.ranks={ranks} processes share {len(files)} row groups of the {split} split: "
-            "a row group is read by one rank, so some would have nothing to do",
-            do=f"raise gold.min_row_groups to {ranks} or more and rebuild gold, "
-            f"or lower train.ranks (elastic: train.max_ranks) to {max(1, len(files))}",
+            f"{ranks} readers (train.ranks, over train.parallel.pipeline_stages) share "
+            f"{len(files)} row groups of the {split} split: a row group is read by one of them, so "
+            "some would have nothing to do",
+            do=f"raise gold.min_row_groups to {ranks} or more and rebuild gold, or lower "
+            f"train.ranks (elastic: train.max_ranks) so that {max(1, len(files))} read",
         )
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from recsys.train.batch import Batch
-from recsys.train.communication import Communicator
+from recsys.train.communication import Group
 
 
 def count_targets(
     batches: Iterable[Batch],
     targets_of: Callable[[Batch], tuple[Tensor, Tensor | None]],
     num_items: int,
-    communicator: Communicator,
+    communicator: Group,
 ) -> Tensor:
     """Weighted number of targets of each item over all ranks, float64 [num_items + 1].
 

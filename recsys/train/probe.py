@@ -44,7 +44,8 @@ class Probe:
         latency_seconds: of a message of a few bytes, of which a step has one.
         sent_bytes_per_step: payload of a rank.
         memory_bytes: largest resident memory of a rank.
-        weights_bytes: of the model.
+        weights_bytes: of the model, or of a stage of it.
+        best_bytes: of the best weights, which a rank keeps after the first validation.
         steps: timed.
     """
 
@@ -55,6 +56,7 @@ class Probe:
     sent_bytes_per_step: float
     memory_bytes: int
     weights_bytes: int
+    best_bytes: int
     steps: int
 
     def save(self, path: Path) -> None:
@@ -72,20 +74,27 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
 
     Nothing is written or tracked; the weights that it trains are thrown away.
     """
-    # A step of split tables is one of all ranks: its exchange can't be told from its compute.
-    split = job.settings.train.exchange.tables == "sharded"
+    # A step of split tables, or of stages, is one of all ranks: its exchange can't be told from its
+    # compute.
+    train = job.settings.train
+    split = train.exchange.tables == "sharded" or train.parallel.pipeline_stages > 1
     with tempfile.TemporaryDirectory(prefix="recsys-probe-") as folder:
         scratch = dataclasses.replace(job, tracking_uri=None, checkpoint_dir=folder)
         taking_part = communicator if split else SingleProcess()
         trainer = Trainer(scratch, taking_part, feed, NullTracker())
-        before = communicator.sent_bytes
+        learner = trainer.learner
+        whole = _count_bytes(learner.model)
+        before = learner.sent_bytes
         sizes, seconds = _time_steps(trainer, feed, SPLIT_STEPS if split else STEPS)
     slope, constant = _fit(sizes, seconds)
+    weights = _count_bytes(learner.model)
     if split:
         steps = len(sizes) + WARM_UP_STEPS
-        exchange, sent = 0.0, (communicator.sent_bytes - before) / max(1, steps)
+        exchange, sent = 0.0, (learner.sent_bytes - before) / max(1, steps)
+        learner.agree()  # as before a validation, for its memory
+        learner.close()
     else:
-        exchange, sent = _time_exchange(trainer.learner.model, job, communicator)
+        exchange, sent = _time_exchange(learner.model, job, communicator)
     figures = {
         "seconds_per_step": constant,
         "seconds_per_padded_event": slope,
@@ -93,12 +102,17 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
         "latency_seconds": _time_message(communicator),
         "sent_bytes_per_step": sent,
         "memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB),
+        "weights_bytes": float(weights),
     }
     largest = _largest(communicator, list(figures.values()))
     found: dict[str, Any] = dict(zip(figures, largest, strict=True))
-    found["memory_bytes"] = int(found["memory_bytes"])
-    weights = sum(weight.nbytes for weight in trainer.learner.model.parameters())
-    return Probe(**found, weights_bytes=weights, steps=len(sizes))
+    for name in ("memory_bytes", "weights_bytes"):
+        found[name] = int(found[name])
+    return Probe(**found, best_bytes=whole, steps=len(sizes))
+
+
+def _count_bytes(model: nn.Module) -> int:
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 def _time_steps(trainer: Trainer, feed: Feed, most: int) -> tuple[list[int], list[float]]:

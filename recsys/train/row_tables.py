@@ -29,7 +29,8 @@ def use_sparse_rows(model: Recommender, job: TrainingJob, touched: int | None) -
     """
     settings = job.settings
     exchange = settings.train.exchange
-    if exchange.rows == "dense":
+    # Both ends of a pipeline use the item table, and their gradients meet in it whole.
+    if exchange.rows == "dense" or settings.train.parallel.pipeline_stages > 1:
         return
     if exchange.rows == "sparse":
         if touched is None or not model.row_tables:

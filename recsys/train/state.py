@@ -14,7 +14,7 @@ class TrainingState:
     Attributes:
         epoch, step_in_epoch: the next step to take; of an epoch that another number of ranks
             began, ``step_in_epoch`` counts since these went on.
-        ranks: their number; 0 before the first step.
+        ranks: number of those whose batches differ (``Learner.readers``); 0 before the first step.
         streams, used: see ``plan.Takeover``; 0 where ``ranks`` began the epoch.
         global_step: steps taken.
         epoch_loss, epoch_weight: sums of the epoch so far over all ranks' targets.

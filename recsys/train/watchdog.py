@@ -7,7 +7,6 @@ counts), so ranks would wait forever for one that hangs.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -19,7 +18,8 @@ from recsys.files import write_atomically
 from recsys.train.rank_files import WAITING_FILE
 
 _MOST_POLL_SECONDS = 1.0
-_HOROVOD = f"{os.sep}horovod{os.sep}"
+_WAITS = ("/horovod/", "/torch/distributed/")
+"""Folders of code that waits for other ranks: collectives, and states between stages."""
 
 
 class Watchdog:
@@ -72,9 +72,10 @@ class Watchdog:
                 self._give_up(find_waiting(self._folder))
 
     def _waiting_frame(self) -> FrameType | None:
-        """The call of Horovod that the watched thread is in; the same object as long as it is."""
+        """The call of such code that the watched thread is in; the same object as long as it is."""
         frame = sys._current_frames().get(self._watched)
-        return frame if frame is not None and _HOROVOD in frame.f_code.co_filename else None
+        waits = frame is not None and any(part in frame.f_code.co_filename for part in _WAITS)
+        return frame if waits else None
 
 
 def find_waiting(folder: Path) -> set[int]:

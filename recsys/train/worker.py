@@ -74,6 +74,7 @@ def make_feed(job: TrainingJob, communicator: Communicator) -> Feed:
         batch_events=settings.train.per_rank_batch_events,
         channels=choose_channels(job),
         user_codes=find_user_codes(job),
+        stages=settings.train.parallel.pipeline_stages,
     )
     return petastorm_feed(job.table, options, settings.feed.workers, settings.lake.store)
 
@@ -155,7 +156,7 @@ def train_with_horovod(job: TrainingJob) -> None:
         if job.settings.train.elastic:
             _train_elastic(job, watchdog)
         else:
-            communicator = HorovodCommunicator()
+            communicator = join_ranks(job)
             train_rank(job, communicator)
             communicator.shutdown()
 
@@ -163,9 +164,14 @@ def train_with_horovod(job: TrainingJob) -> None:
 def probe_with_horovod(job: TrainingJob) -> None:
     """Time a few steps as a rank that one of Horovod's launchers has started."""
     with guard_rank(job):
-        communicator = HorovodCommunicator()
+        communicator = join_ranks(job)
         probe_rank(job, communicator)
         communicator.shutdown()
+
+
+def join_ranks(job: TrainingJob) -> HorovodCommunicator:
+    """Join the other ranks that one of Horovod's launchers has started."""
+    return HorovodCommunicator(splits=job.settings.train.parallel.pipeline_stages > 1)
 
 
 def _train_elastic(job: TrainingJob, watchdog: Watchdog) -> None:

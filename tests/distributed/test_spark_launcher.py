@@ -26,9 +26,10 @@ pytestmark = pytest.mark.distributed
 SPARK = ("train.launcher=spark", "train.ranks=2")
 
 
-def test_training_inside_executors(spark: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chosen", [(), ("train.parallel.pipeline_stages=2", "model.blocks=2")])
+def test_training_inside_executors(spark: Any, tmp_path: Path, chosen: tuple[str, ...]) -> None:
     table, _ = make_table(tmp_path / "t", files={9: [60, 50, 60]}, validation={9: [20, 20]})
-    job = make_job(tmp_path, table, *SPARK, "train.max_epochs=2")
+    job = make_job(tmp_path, table, *SPARK, *chosen, "train.max_epochs=2")
     result = launch_training(job, spark)
     assert result.epochs == 2
     assert load_bundle(job.bundle_dir)[1].metrics == result.metrics

@@ -59,6 +59,6 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
 def test_too_many_ranks_explain_themselves() -> None:
     with pytest.raises(TrainingError) as caught:
         plans([DataFile("a", "train", 9, 10)] * 3, 4)
-    assert "train.ranks=4" in caught.value.what
+    assert "4 readers (train.ranks" in caught.value.what
     assert "3 row groups" in caught.value.what
     assert "gold.min_row_groups to 4" in caught.value.do

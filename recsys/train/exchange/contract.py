@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recsys.train.communication import Communicator, Wait
+from recsys.train.communication import Group, Wait
 
 Rounds = Generator[Wait, Tensor, Tensor]
 """The sum of one gradient over ranks, in rounds: yields a collective that has begun, is sent its
@@ -20,7 +20,7 @@ result, and returns the sum. So the rounds of many gradients run at the same tim
 class Exchange:
     """What ranks tell each other around a step; this one is for a rank that is alone."""
 
-    def __init__(self, communicator: Communicator) -> None:
+    def __init__(self, communicator: Group) -> None:
         self.communicator = communicator
         self._before = communicator.sent_bytes
         self._attached: dict[str, nn.Parameter] = {}
@@ -82,7 +82,7 @@ class Compressor(ABC):
         held_back: by the weight's name, shaped like its gradient, float32.
     """
 
-    def __init__(self, communicator: Communicator) -> None:
+    def __init__(self, communicator: Group) -> None:
         self.communicator = communicator
         self.held_back: dict[str, Tensor] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recsys.models.sparse_tables import common_weights
-from recsys.train.communication import Communicator, Wait
+from recsys.train.communication import Communicator, Group, Wait
 from recsys.train.exchange.contract import Compressor, Exchange, Rounds
 from recsys.train.exchange.power_sgd import PowerSgdSum
 from recsys.train.exchange.quantized import Int8Sum
@@ -21,12 +21,16 @@ _FEW = 1024
 """Gradients of fewer entries are sent whole: a message costs more than its bytes."""
 
 
+def sum_weights(group: Group, own_weight: float) -> float:
+    """Weight of the targets of all of its ranks."""
+    return float(group.allreduce_sum(torch.tensor([own_weight], dtype=torch.float64)))
+
+
 class SummedGradients(Exchange):
     """The gradient of a step is the sum over ranks."""
 
     def divisor(self, own_weight: float) -> float:
-        own = torch.tensor([own_weight], dtype=torch.float64)
-        return float(self.communicator.allreduce_sum(own))
+        return sum_weights(self.communicator, own_weight)
 
 
 class WholeGradients(SummedGradients):
@@ -38,24 +42,42 @@ class WholeGradients(SummedGradients):
 
     def __init__(self, communicator: Communicator, half: bool = False) -> None:
         super().__init__(communicator)
-        self._half = half
+        self._ranks, self._half = communicator, half
 
     def attach(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
-        return self.communicator.wrap_optimizer(optimizer, model, backwards, self._half)
+        return self._ranks.wrap_optimizer(optimizer, model, backwards, self._half)
 
     def reduced(self, optimizer: Optimizer) -> AbstractContextManager[None]:
-        return self.communicator.reduced_gradients(optimizer)
+        return self._ranks.reduced_gradients(optimizer)
+
+
+class WholeSum(Compressor):
+    """As it is."""
+
+    def sum(self, name: str, gradient: Tensor) -> Rounds:
+        total = yield self.communicator.start_allreduce(gradient, name)
+        return total
 
 
 class CompressedGradients(SummedGradients):
     """By a compressor, begun as soon as a weight's gradient of the step is complete.
 
     Vectors and small matrices go whole.
+
+    Args:
+        communicator: of the ranks that have the weights.
+        compressor: of the same.
+        names: of the weights; None: all that are common.
     """
 
-    def __init__(self, communicator: Communicator, compressor: Compressor) -> None:
+    def __init__(
+        self,
+        communicator: Group,
+        compressor: Compressor,
+        names: Collection[str] | None = None,
+    ) -> None:
         super().__init__(communicator)
-        self._compressor = compressor
+        self._compressor, self._names = compressor, names
         self._weights: dict[str, nn.Parameter] = {}
         self._passes: dict[str, int] = {}
         self._pending: dict[str, tuple[Rounds, Wait]] = {}
@@ -63,6 +85,8 @@ class CompressedGradients(SummedGradients):
     def attach(self, optimizer: Optimizer, model: nn.Module, backwards: int) -> Optimizer:
         self._backwards = backwards
         for name, weight in common_weights(model).items():
+            if self._names is not None and name not in self._names:
+                continue
             self._weights[name] = weight
             weight.register_post_accumulate_grad_hook(partial(self._count, name))
         return optimizer

@@ -7,7 +7,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from recsys.train.communication import Communicator
+from recsys.train.communication import Group
 from recsys.train.exchange.contract import Compressor, Rounds
 
 
@@ -21,7 +21,7 @@ class PowerSgdSum(Compressor):
         rank: columns of P and Q.
     """
 
-    def __init__(self, communicator: Communicator, rank: int) -> None:
+    def __init__(self, communicator: Group, rank: int) -> None:
         super().__init__(communicator)
         self._rank = rank
         self.factors: dict[str, Tensor] = {}

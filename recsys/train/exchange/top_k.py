@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys.train.communication import Communicator
+from recsys.train.communication import Group
 from recsys.train.exchange.contract import Compressor, Rounds
 
 
@@ -19,7 +19,7 @@ class TopKSum(Compressor):
         share: of a gradient's entries; at least one is sent.
     """
 
-    def __init__(self, communicator: Communicator, share: float) -> None:
+    def __init__(self, communicator: Group, share: float) -> None:
         super().__init__(communicator)
         self._share = share
 

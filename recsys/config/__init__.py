@@ -8,6 +8,7 @@ names the key, the value and what is allowed.
 from recsys.config.exchange import Exchange
 from recsys.config.gate import Gate
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
+from recsys.config.rules import RUN_DATE, Filter, Pin, Rules
 from recsys.config.section import Section
 from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
 from recsys.config.space import (
@@ -22,15 +23,19 @@ from recsys.config.space import (
 from recsys.config.training import Model, Train
 
 __all__ = [
+    "RUN_DATE",
     "Als",
     "Choice",
     "Evaluate",
     "Exchange",
+    "Filter",
     "Gate",
     "Generate",
     "Gold",
     "Model",
+    "Pin",
     "Range",
+    "Rules",
     "Section",
     "Settings",
     "Space",

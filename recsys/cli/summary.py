@@ -98,6 +98,9 @@ def _metrics(run: StageRun) -> Table:
             figures[f"{name} novelty_at_10"],
         )
     table.caption = f"gate: {figures['gate']}; champion is version {figures['champion_version']}"
+    if "rules price" in figures:
+        low, high = figures["rules price interval"].split()
+        table.caption += f"\nrules cost {figures['rules price']} of NDCG@10 ({low} – {high})"
     table.caption_justify = "left"
     return table
 

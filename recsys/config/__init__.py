@@ -16,6 +16,7 @@ from recsys.config.export import (
 )
 from recsys.config.gate import Gate
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
+from recsys.config.rules import RUN_DATE, Filter, Pin, Rules
 from recsys.config.section import Section
 from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
 from recsys.config.space import (
@@ -30,6 +31,7 @@ from recsys.config.space import (
 from recsys.config.training import Model, Train
 
 __all__ = [
+    "RUN_DATE",
     "TARGET_KINDS",
     "Als",
     "Choice",
@@ -37,13 +39,16 @@ __all__ = [
     "Exchange",
     "Export",
     "FileTarget",
+    "Filter",
     "Gate",
     "Generate",
     "Gold",
     "Model",
+    "Pin",
     "PostgresTarget",
     "Range",
     "RedisTarget",
+    "Rules",
     "Section",
     "Settings",
     "Space",

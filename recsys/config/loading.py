@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -82,6 +82,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(get_args(annotation))
     if "Annotated" in str(annotation):
         return "dict of sections"
+    if entry := _entry_of(annotation):
+        return f"list of {{{', '.join(entry.model_fields)}}}"
     return str(annotation).replace("NoneType", "null").replace("None", "null")
 
 
@@ -89,6 +91,12 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field of this type holds, or None."""
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return annotation if is_section else None
+
+
+def _entry_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that each entry of a list of this type holds, or None."""
+    first = next(iter(get_args(annotation)), None)
+    return section_of(first) if get_origin(annotation) is tuple else None
 
 
 def read_conf(conf: str | Path | None) -> dict[str, Any]:
@@ -190,15 +198,20 @@ def explain(error: ValidationError, sources: Mapping[str, str]) -> ConfigError:
     key = ".".join(str(part) for part in first["loc"])
     if not key:
         return ConfigError(first["msg"].removeprefix("Value error, "))
-    if first["type"] == "missing":
-        return ConfigError(f"{key} is missing", where="conf/base.yaml", do="give it a value")
     # The error may lie within a value: gold.length_buckets.1 is the second of them.
     rows = describe_settings()
     setting, meaning = next(
         ((row[0], row[3]) for row in rows if f"{key}.".startswith(f"{row[0]}.")), (key, "")
     )
     source = next((name for at, name in sources.items() if f"{at}.".startswith(f"{setting}.")), "")
-    allowed = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "missing":
+        return ConfigError(
+            f"{key} is missing", where=source or "conf/base.yaml", do="give it a value"
+        )
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown setting {key}", where=source, do=f"{setting}: {meaning}")
+    message = first["msg"].removeprefix("Value error, ")
+    allowed = message[0].lower() + message[1:]
     return ConfigError(
         f"{key}={first['input']!r} is not allowed: {allowed}",
         where=sources.get(key, source),

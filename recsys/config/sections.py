@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from recsys.config.export import Export
 from recsys.config.gate import Gate
 from recsys.config.parallel import check_pipeline
+from recsys.config.rules import Rules, check_rules
 from recsys.config.section import Section
 from recsys.config.training import FINE_TUNING, TASKS, Feed, Model, Ranker, Train
 
@@ -226,6 +227,7 @@ class Settings(Section):
     evaluate: Evaluate
     score: Score
     gate: Gate
+    rules: Rules
     quality: Quality
     export: Export
     tracking: Tracking
@@ -265,6 +267,7 @@ class Settings(Section):
             )
         if self.generate.users <= self.generate.categories // 2:
             raise ValueError("generate.users must be more than half of generate.categories")
+        check_rules(self.rules, self.score.n, self.privacy.user_attributes)
         return self
 
     @model_validator(mode="after")

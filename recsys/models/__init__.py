@@ -5,7 +5,7 @@ from recsys.models.collaborative_network import CollaborativeNetwork, Collaborat
 from recsys.models.contract import DotProductRecommender, Inputs, ModelConfig, Recommender
 from recsys.models.items import Links
 from recsys.models.matrix_factorization import MatrixFactorization, MatrixFactorizationConfig
-from recsys.models.registry import build_model, read_config
+from recsys.models.registry import build_model, class_of, read_config
 from recsys.models.transformer import SequenceTransformer
 from recsys.models.transformer_config import TransformerConfig
 from recsys.models.two_tower import TwoTower, TwoTowerConfig
@@ -27,5 +27,6 @@ __all__ = [
     "TwoTower",
     "TwoTowerConfig",
     "build_model",
+    "class_of",
     "read_config",
 ]

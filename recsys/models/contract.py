@@ -91,7 +91,13 @@ class DotProductRecommender(Recommender):
     """A model whose scores are products of a user's and an item's vector.
 
     Lists are made from the vectors then, without the scores of all items (``ranking.exact_top_n``).
+
+    Attributes:
+        biases: first columns of an item's vector that are a bias, 1 in every user's: they say how
+            good an item is for anybody, not what it is like.
     """
+
+    biases: ClassVar[int] = 0
 
     @abstractmethod
     def item_vectors(self, items: Tensor | None = None) -> Tensor:

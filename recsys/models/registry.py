@@ -48,6 +48,11 @@ def build_model(config: ModelConfig | Mapping[str, Any]) -> Recommender:
     return _KINDS[config.to_dict()["kind"]][1](config)
 
 
+def class_of(config: ModelConfig) -> type[Recommender]:
+    """The class of the models with a configuration."""
+    return _KINDS[config.to_dict()["kind"]][1]
+
+
 def kinds_with_users() -> list[str]:
     """Kinds of models that have a row for each user (``Recommender.user_tables``)."""
     return [kind for kind in _KINDS if tables_of_users(kind)]

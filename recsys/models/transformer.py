@@ -47,6 +47,7 @@ class SequenceTransformer(DotProductRecommender):
     """
 
     bias_column: Tensor
+    biases = 1
     row_tables = ("item_embedding",)
     config: TransformerConfig
 

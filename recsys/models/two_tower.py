@@ -82,6 +82,7 @@ class _Towers(DotProductRecommender):
 
     config: TwoTowerConfig
     users: UserTower
+    biases = 1
 
     @abstractmethod
     def item_vectors(self, items: Tensor | None = None) -> Tensor:

@@ -39,7 +39,7 @@ from torch.nn import functional
 
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.item_index import BLOCK, ItemIndex
-from recsys.ranking.rough_scores import BLOCKS_AT_ONCE, TINY, Pairs, float32_error, scan
+from recsys.ranking.rough_scores import BLOCKS_AT_ONCE, TINY, Hidden, Pairs, float32_error, scan
 from recsys.ranking.top_n import (
     NAN_MESSAGE,
     PADDING_ITEM,
@@ -61,7 +61,11 @@ _LOWER_HALF, _TURN, _NO_KEY = 0xFFFFFFFF, 0x7FFFFFFF, -(2**63)
 
 
 def rank_products(
-    users: Tensor, index: ItemIndex, n: int, seen: Ragged | Sequence[IntArray] | None = None
+    users: Tensor,
+    index: ItemIndex,
+    n: int,
+    seen: Ragged | Sequence[IntArray] | None = None,
+    shown: Tensor | None = None,
 ) -> RankedItems:
     """Rank all items of an index for each user: exact, without seen items, ties by lower item_idx.
 
@@ -70,6 +74,8 @@ def rank_products(
         index: of the items.
         n: length of the lists, at least 1.
         seen: item_idx to leave out for each user, as ``rank_items`` takes them.
+        shown: items of the index that any of these users may be shown, bool [num_items + 1]; None:
+            all.
 
     Raises:
         ValueError: n is not positive, shapes disagree, or scores are NaN or above 1e38.
@@ -87,12 +93,13 @@ def rank_products(
     # A comparison with NaN is false.
     if not float(largest * index.longest) < _LARGEST_SCORE:
         raise ValueError(NAN_MESSAGE)
+    closed = None if shown is None else ~shown.to(users.device)[index.items]
     parts = []
     for at in range(0, len(users), _USERS_AT_ONCE):
         part = users[at : at + _USERS_AT_ONCE]
         bounds = offsets[at : at + len(part) + 1]
         hidden = _find_rows(bounds - bounds[0], values[bounds[0] : bounds[-1]], index)
-        parts.append(_rank(part, index, n, hidden))
+        parts.append(_rank(part, index, n, Hidden(*hidden, closed)))
     empty = RankedItems(
         torch.zeros((0, n), dtype=torch.int64, device=users.device), users.new_zeros((0, n))
     )
@@ -111,7 +118,7 @@ def _find_rows(offsets: IntArray, values: IntArray, index: ItemIndex) -> tuple[T
     return found[first:], row[first:]
 
 
-def _rank(users: Tensor, index: ItemIndex, n: int, hidden: tuple[Tensor, Tensor]) -> RankedItems:
+def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:
     """Lists of a batch of users."""
     if not len(index):
         return RankedItems(
@@ -138,9 +145,7 @@ def _place(expected: float) -> int:
     return math.ceil(expected + 2.5 * math.sqrt(expected) + 1.5)
 
 
-def _rank_all(
-    users: Tensor, index: ItemIndex, n: int, hidden: tuple[Tensor, Tensor]
-) -> RankedItems:
+def _rank_all(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:
     size = max(1, _DENSE_SCORES_AT_ONCE // max(1, len(index)))
     parts = []
     for some in torch.split(torch.arange(len(users), device=users.device), size):
@@ -149,17 +154,15 @@ def _rank_all(
     return RankedItems(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _only(hidden: tuple[Tensor, Tensor], some: Tensor, users: int) -> tuple[Tensor, Tensor]:
+def _only(hidden: Hidden, some: Tensor, users: int) -> Hidden:
     """Pairs of some users, who are renumbered."""
     place = torch.full((users,), -1, dtype=torch.int64, device=some.device)
     place[some] = torch.arange(len(some), device=some.device)
-    kept = place[hidden[0]] >= 0
-    return place[hidden[0]][kept], hidden[1][kept]
+    kept = place[hidden.user] >= 0
+    return Hidden(place[hidden.user][kept], hidden.row[kept], hidden.closed)
 
 
-def _guess_floor(
-    users: Tensor, index: ItemIndex, n: int, hidden: tuple[Tensor, Tensor]
-) -> Tensor | None:
+def _guess_floor(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Tensor | None:
     """A score that slightly more than n items should have, float64 [users]; None: rank all."""
     if users.device.type != "cpu" or len(index) <= _SMALL:
         return None
@@ -168,9 +171,10 @@ def _guess_floor(
     if place > len(sample) // 8:
         return None
     scores = users @ sample.T
-    user, row = hidden
-    inside = row % index.stride == 0
-    scores[user[inside], row[inside] // index.stride] = -torch.inf
+    inside = hidden.row % index.stride == 0
+    scores[hidden.user[inside], hidden.row[inside] // index.stride] = -torch.inf
+    if hidden.closed is not None:
+        scores[:, hidden.closed[:: index.stride]] = -torch.inf
     # Among the larger ones of four that are far from each other: little is lost, and much faster.
     quarter = scores.shape[1] // 4
     pairs = torch.maximum(scores[:, : 2 * quarter], scores[:, 2 * quarter : 4 * quarter])
@@ -178,9 +182,7 @@ def _guess_floor(
     return torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()
 
 
-def _scan(
-    users: Tensor, index: ItemIndex, n: int, hidden: tuple[Tensor, Tensor], floor: Tensor
-) -> Pairs:
+def _scan(users: Tensor, index: ItemIndex, n: int, hidden: Hidden, floor: Tensor) -> Pairs:
     """All candidates of a batch, by ascending user."""
     floor, kept, count = floor.clone(), list[Pairs](), 0
     for pairs in scan(users, index, hidden, floor):
@@ -210,10 +212,12 @@ def _pairs_of(best: RankedItems, index: ItemIndex) -> Pairs:
     return Pairs(user, index.row_of[best.items[user, place]], scores, scores)
 
 
-def _compare_all(users: Tensor, index: ItemIndex, n: int, hidden: tuple[Tensor, Tensor]) -> Pairs:
+def _compare_all(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Pairs:
     """Candidates by a float32 product with every item, on any device."""
     rough = users @ index.vectors.T
-    rough[hidden] = -torch.inf
+    rough[hidden.user, hidden.row] = -torch.inf
+    if hidden.closed is not None:
+        rough[:, hidden.closed] = -torch.inf
     size = torch.linalg.vector_norm(users.double(), dim=1)
     error = float32_error(index.dims) * size * index.longest + TINY
     last = torch.topk(rough, min(n, len(index)), dim=1, sorted=False).values.amin(dim=1)

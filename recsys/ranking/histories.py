@@ -34,17 +34,21 @@ class Histories:
     def __len__(self) -> int:
         return len(self.items)
 
-    def part(self, at: slice) -> Histories:
-        """Some of the users."""
-        times, types, users = self.event_times, self.event_types, self.user_idx
-        attributes = self.user_attributes
+    def part(self, at: slice | IntArray) -> Histories:
+        """Some of the users, as they lie or in another order."""
+        users = self.user_idx
         return Histories(
-            self.items[at],
-            None if times is None else times[at],
-            None if types is None else types[at],
+            take(self.items, at),
+            None if self.event_times is None else take(self.event_times, at),
+            None if self.event_types is None else take(self.event_types, at),
             None if users is None else users[at],
-            None if attributes is None else attributes[at],
+            None if self.user_attributes is None else take(self.user_attributes, at),
         )
+
+
+def take(lists: Sequence[IntArray], at: slice | IntArray) -> Sequence[IntArray]:
+    """Some of the lists."""
+    return lists[at] if isinstance(at, slice) else [lists[row] for row in at]
 
 
 def pad_histories(

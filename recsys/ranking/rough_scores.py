@@ -28,6 +28,19 @@ class Pairs(NamedTuple):
     high: Tensor
 
 
+class Hidden(NamedTuple):
+    """What no list may have.
+
+    Attributes:
+        user, row: pairs, int64, by ascending row.
+        closed: rows that are hidden from all users, bool [rows]; None: no row is.
+    """
+
+    user: Tensor
+    row: Tensor
+    closed: Tensor | None = None
+
+
 class Rough(NamedTuple):
     """Users in the form of an index: the score of a row is ``scale`` * product + ``offset``.
 
@@ -72,14 +85,12 @@ def float32_error(dims: int) -> float:
     return error if torch.get_float32_matmul_precision() == "highest" else error + 2.0**-6
 
 
-def scan(
-    users: Tensor, index: ItemIndex, hidden: tuple[Tensor, Tensor], floor: Tensor
-) -> Iterator[Pairs]:
+def scan(users: Tensor, index: ItemIndex, hidden: Hidden, floor: Tensor) -> Iterator[Pairs]:
     """Pairs that may have a score of at least their user's floor, some at a time, on the CPU.
 
     Args:
         users: float32 [users, dims].
-        hidden: user and row of pairs to leave out, int64, by ascending row.
+        hidden: what to leave out.
         floor: float64 [users]; may be raised while this goes on.
     """
     rough = make_rough(users, index)
@@ -120,7 +131,7 @@ def _look_closer(
 class _Products:
     """Products of users' codes with those of an index, block by block in one buffer."""
 
-    def __init__(self, codes: Tensor, index: ItemIndex, hidden: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, codes: Tensor, index: ItemIndex, hidden: Hidden) -> None:
         self._codes, self._index = codes, index
         self._exact = len(index.codes) > 0
         kind = torch.int32 if self._exact else torch.float32
@@ -128,9 +139,10 @@ class _Products:
         self._chunks = self._scores.view(len(codes), -1, _CHUNK)
         self._lowest = -(2**31) if self._exact else -np.inf
         self._flat = self._scores.numpy().reshape(-1)
-        self._hidden = (hidden[0] * BLOCK + hidden[1] % BLOCK).numpy()
+        self._hidden = (hidden.user * BLOCK + hidden.row % BLOCK).numpy()
+        self._closed = hidden.closed
         edges = torch.arange(0, len(index) + BLOCK, BLOCK)
-        self._edges = torch.searchsorted(hidden[1], edges).tolist()
+        self._edges = torch.searchsorted(hidden.row, edges).tolist()
 
     def limits(self, limits: Tensor) -> Tensor:
         """Numbers to compare products with, rounded down generously."""
@@ -146,6 +158,9 @@ class _Products:
         """
         self._multiply(block)
         self._flat[self._hidden[self._edges[block] : self._edges[block + 1]]] = self._lowest
+        if self._closed is not None:
+            closed = torch.nonzero(self._closed[block * BLOCK : (block + 1) * BLOCK])[:, 0]
+            self._scores[:, closed] = self._lowest
         best = self._chunks.amax(dim=2).numpy()
         chunk = np.flatnonzero(best >= limits[:, None])
         return chunk, np.take(self._flat.reshape(-1, _CHUNK), chunk, axis=0)

@@ -17,9 +17,12 @@ from recsys.schemas.names import (
     LABELS,
     LENGTH,
     LINKED,
+    MODEL_REASON,
     MODEL_VERSION,
     NEW_ITEMS,
     OPEN,
+    PINNED_REASON,
+    POPULAR_REASON,
     RANK,
     RATING,
     REASON,
@@ -188,7 +191,8 @@ GOLD_TOP_N = Table(
         Column(
             RECOMMENDATIONS,
             f"array<struct<{RANK}:int,{ITEM_ID}:string,{SCORE}:float,{REASON}:string>>",
-            "best first, rank from 1; reason is 'model' or the fallback's name",
+            f"best first, rank from 1; reason is {MODEL_REASON}, {POPULAR_REASON} (fallback) or "
+            f"{PINNED_REASON} (by a rule); rules may order a list otherwise than by score",
         ),
     ),
     key=(USER_ID, RUN_DATE),

@@ -67,6 +67,7 @@ MODEL_VERSION = "model_version"
 RECOMMENDATIONS = "recommendations"
 RANK = "rank"
 SCORE = "score"
+RULES_GROUP = "rules_group"
 # Copies of published lists (recsys/export/).
 VERSION = "version"
 LISTS = "lists"
@@ -102,6 +103,11 @@ ACCEPTED = "accepted"
 
 EVENT_TYPE_CODES = {"view": 1, "click": 2, "cart": 3, "purchase": 4, "rating": 5}
 """Event types and their dense codes in sequences; 0 is padding."""
+
+MODEL_REASON = "model"
+POPULAR_REASON = "popular"
+PINNED_REASON = "pinned"
+"""Why an item is in a list: the model's score, the popularity fallback, a pin of the rules."""
 
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "validation"

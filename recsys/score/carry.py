@@ -20,7 +20,6 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.lake.tables import Lake
 from recsys.ranking.neighbors import Neighbors
-from recsys.score.ranker import MODEL_REASON
 from recsys.score.users import Versions
 
 
@@ -109,7 +108,9 @@ def find_unchanged(users: DataFrame, before: DataFrame) -> DataFrame:
 def carry_lists(lake: Lake, earlier: ScoredNight, unchanged: DataFrame, n: int) -> DataFrame:
     """``user_id`` and ``recommendations`` of unchanged users whose list is the model's alone."""
     entries = F.col(schemas.RECOMMENDATIONS)
-    whole = (F.size(entries) == n) & F.forall(entries, lambda e: e[schemas.REASON] == MODEL_REASON)
+    whole = (F.size(entries) == n) & F.forall(
+        entries, lambda e: e[schemas.REASON] == schemas.MODEL_REASON
+    )
     return (
         lake.read(schemas.GOLD_TOP_N, earlier.top_n)
         .where((F.col(schemas.RUN_DATE) == F.lit(earlier.run_date)) & whole)

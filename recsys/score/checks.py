@@ -9,15 +9,29 @@ from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.errors import PublishError
+from recsys.lake.popularity import read_popularity
 from recsys.lake.tables import Lake
+from recsys.score.rule_checks import find_broken
+from recsys.score.rules import NightRules
 from recsys.score.users import Versions, all_users
 
 
-def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: date) -> int:
+def check_lists(
+    lake: Lake,
+    top_n_version: int,
+    versions: Versions,
+    run_date: date,
+    rules: NightRules | None = None,
+) -> int:
     """Prove that the lists may be shown; the number of lists.
 
     Every user has one list; ranks are 1..n; no item twice, none seen, none unknown; scores are
-    numbers. A list may be shorter than n only where the user has seen nearly everything.
+    numbers. A list may be shorter than n only where the user has seen nearly everything that the
+    rules show him. No list has an item that the filters leave out, pins stand where they should,
+    and caps hold wherever another item could have come.
+
+    Args:
+        rules: what the lists were made with.
 
     Raises:
         PublishError: which rule is broken, by how many lists, with an example.
@@ -38,8 +52,10 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
     rows = lists.join(users, lists[schemas.USER_ID] == users["known_user"], "full_outer")
     entries = F.col(schemas.RECOMMENDATIONS)
     ids = F.transform(entries, lambda e: e[schemas.ITEM_ID])
-    possible = F.least(F.lit(n), F.lit(min(catalogue, popular)) - F.size(schemas.SEEN_ITEMS))
-    rules = {
+    # With rules, what is possible is counted by user (below).
+    most = min(catalogue, popular) if rules is None else 0
+    possible = F.least(F.lit(n), F.lit(most) - F.size(schemas.SEEN_ITEMS))
+    proofs = {
         "has no list": F.col(schemas.USER_ID).isNull(),
         "is not a known user": F.col("known_user").isNull(),
         "has too short a list": F.coalesce(F.size(entries), F.lit(0)) < possible,
@@ -57,16 +73,25 @@ def check_lists(lake: Lake, top_n_version: int, versions: Versions, run_date: da
             ),
         ),
     }
-    checks = [F.count_if(F.coalesce(rule, F.lit(False))) for rule in rules.values()]
+    checks = [F.count_if(F.coalesce(rule, F.lit(False))) for rule in proofs.values()]
     someone = F.coalesce(F.col(schemas.USER_ID), F.col("known_user"))
-    examples = [F.min(F.when(rule, someone)) for rule in rules.values()]
+    examples = [F.min(F.when(rule, someone)) for rule in proofs.values()]
     found = rows.agg(F.count(F.lit(1)), *checks, *examples).first()
     assert found is not None, "an aggregate has a row"
-    for place, rule in enumerate(rules):
+    for place, rule in enumerate(proofs):
         if broken := found[1 + place]:
-            _refuse(lake, rule, broken, found[1 + len(rules) + place], top_n_version)
+            _refuse(lake, rule, broken, found[1 + len(proofs) + place], top_n_version)
     _check_unique(lake, lists, top_n_version)
     _check_seen(lake, lists, item_map, users, top_n_version)
+    if rules is not None:
+        size = len(rules.arrays.allowed) - 1
+        popularity = read_popularity(lake, versions.item_stats, size, run_date, 1).ever
+        known = users.withColumnRenamed("known_user", schemas.USER_ID)
+        known = rules.add_groups(lake, known, versions.users, versions.user_attributes)
+        broken_rule = find_broken(lists, known, item_map, popularity, rules, n)
+        if broken_rule:
+            rule, count, example = broken_rule
+            _refuse(lake, rule, count, example, top_n_version)
     return int(found[0])
 
 

@@ -14,7 +14,6 @@ from recsys import schemas
 from recsys.lake.publish import Published
 from recsys.lake.tables import Lake
 from recsys.ranking.exposure import Exposure, count_exposure
-from recsys.score.ranker import MODEL_REASON
 
 _NOW, _BEFORE = "now", "before"
 
@@ -146,7 +145,7 @@ def _read_sample(
 
 
 def _model_scores(name: str) -> Column:
-    own = F.filter(F.col(name), lambda entry: entry[schemas.REASON] == MODEL_REASON)
+    own = F.filter(F.col(name), lambda entry: entry[schemas.REASON] == schemas.MODEL_REASON)
     return F.transform(own, lambda entry: entry[schemas.SCORE]).alias(name)
 
 

@@ -19,8 +19,9 @@ from recsys.models import ClickRanker, Recommender
 from recsys.ranking import metrics
 from recsys.ranking.histories import Histories
 from recsys.ranking.neighbors import Neighbors, score_by_neighbors
+from recsys.ranking.rules import ListRules
 from recsys.ranking.top_n import flatten, rank_items
-from recsys.score.ranker import rank_histories, rank_popular
+from recsys.score.ranker import rank_histories, rank_popular_lists
 
 CUT_OFFS = (10, 20)
 MAIN_METRIC = "ndcg_at_10"
@@ -38,12 +39,14 @@ class Cases:
         histories: last events of each user.
         seen: every item of each user before the hold-out.
         targets: items first touched in the hold-out.
+        groups: of the users in a night's rules, int [users]; None where it has none.
     """
 
     user_idx: IntArray
     histories: Histories
     seen: Sequence[IntArray]
     targets: Sequence[IntArray]
+    groups: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,26 @@ def evaluate_model(
     popularity: Popularity,
     evaluate: Evaluate,
     ranker: ClickRanker | None = None,
+    rules: ListRules | None = None,
 ) -> Report:
-    """A model and its ranker, through the ranking code of production (fallback included)."""
+    """A model and its ranker, through the ranking code of production (fallback and rules too)."""
     lists = rank_histories(
-        model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS), ranker
-    )
+        model, cases.histories, cases.seen, popularity.recent, max(CUT_OFFS), ranker,
+        rules=rules, groups=None if rules is None else cases.groups,
+    )  # fmt: skip
     return _report(name, lists.items, cases, popularity, evaluate)
 
 
 def evaluate_popularity(
-    cases: Cases, popularity: Popularity, evaluate: Evaluate
+    cases: Cases, popularity: Popularity, evaluate: Evaluate, rules: ListRules | None = None
 ) -> tuple[Report, Report]:
-    """The same popular items for everybody, less what each has seen: of all days, of the last."""
+    """The same popular items for everybody, less what each has seen: of all days, of the last.
+
+    They obey the rules, too, but for a diversity that compares the vectors of a model.
+    """
+    groups = None if rules is None else cases.groups
     ever, recent = (
-        rank_popular(values, cases.seen, max(CUT_OFFS)).items
+        rank_popular_lists(values, cases.seen, max(CUT_OFFS), rules, groups).items
         for values in (popularity.ever, popularity.recent)
     )
     return (

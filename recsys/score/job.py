@@ -22,6 +22,7 @@ from recsys.bundle import find_ranker, load_config
 from recsys.lake.parts import replace_in_parts
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
+from recsys.models import class_of
 from recsys.ranking.histories import Histories
 from recsys.score.attributes import add_user_codes, find_item_words
 from recsys.score.carry import (
@@ -31,15 +32,12 @@ from recsys.score.carry import (
     find_unchanged,
     reason_to_score_all,
 )
+from recsys.score.lists import Lists
 from recsys.score.memory import describe_memory
 from recsys.score.pack import load_pack, write_pack
 from recsys.score.progress import progress
-from recsys.score.ranker import (
-    MODEL_REASON,
-    POPULAR_REASON,
-    Lists,
-    rank_histories,
-)
+from recsys.score.ranker import check_vectors, rank_histories
+from recsys.score.rules import NightRules
 from recsys.score.users import Versions, all_users
 
 
@@ -68,6 +66,7 @@ def score_users(
     run_date: date,
     say: Callable[[str], None] = lambda _: None,
     earlier: ScoredNight | None = None,
+    rules: NightRules | None = None,
 ) -> Scored:
     """Score every user and replace the night's partition of gold/top_n.
 
@@ -76,15 +75,19 @@ def score_users(
     Args:
         earlier: a night whose lists are carried over where they are still right.
         say: is told what memory the workers need before they start, and how far they are.
+        rules: what the lists obey; None: nothing.
+
+    Raises:
+        ConfigError: rules compare item vectors, and the model has none.
     """
-    night = _prepare(lake, bundle, model_version, versions, run_date, say)
-    users = _describe(lake, bundle, versions, run_date, night.events)
+    night = _prepare(lake, bundle, model_version, versions, run_date, say, rules)
+    users = _describe(lake, bundle, versions, run_date, night.events, rules)
     reason = reason_to_score_all(lake, earlier, night.basis, run_date)
     if reason is not None or earlier is None:
         say(f"  every user is scored: {reason}")
         return Scored(_write(night, users), night.basis, run_date, 0)
-    before = _describe(lake, bundle, earlier.versions, earlier.run_date, night.events)
-    columns = (schemas.USER_ID, *night.events, schemas.SEEN_ITEMS)
+    before = _describe(lake, bundle, earlier.versions, earlier.run_date, night.events, rules)
+    columns = (schemas.USER_ID, *night.events, schemas.SEEN_ITEMS, *night.groups)
     unchanged = find_unchanged(users.select(*columns), before.select(*columns))
     carried = carry_lists(lake, earlier, unchanged, lake.settings.score.n).persist()
     try:
@@ -106,6 +109,7 @@ class _Night:
         pack: name of the file that executors have.
         basis: see ``Scored``.
         tasks: of the whole night.
+        groups: the column rules_group, if rules tell users apart.
     """
 
     lake: Lake
@@ -116,6 +120,7 @@ class _Night:
     pack: str
     basis: str
     tasks: int
+    groups: tuple[str, ...]
     say: Callable[[str], None]
 
 
@@ -126,26 +131,34 @@ def _prepare(
     versions: Versions,
     run_date: date,
     say: Callable[[str], None],
+    rules: NightRules | None,
 ) -> _Night:
     """Write the pack and give it to the executors."""
     settings, config = lake.settings, load_config(bundle)
     item_ids = read_item_ids(lake, versions.items)
     items = len(item_ids) - 1
-    say("  " + describe_memory(config, items, settings.score.n))
+    arrays, n = None if rules is None else rules.arrays, settings.score.n
+    check_vectors(class_of(config), arrays)
+    wide, kept = (n, 0) if arrays is None else (arrays.width(n), arrays.bytes_of_items)
+    say("  " + describe_memory(config, items, wide, kept))
     days = settings.evaluate.popularity_days
     popularity = read_popularity(lake, versions.item_stats, items, run_date, days).recent
     events, links = history_columns(bundle), find_item_words(lake, bundle, versions.items, items)
     model = f"{settings.tracking.model_name} {model_version}"
-    basis = describe_basis(model, settings.score.n, events, popularity, config.num_items, links)
+    model += "" if rules is None else f" {rules.basis}"
+    basis = describe_basis(model, n, events, popularity, config.num_items, links)
     # Spark keeps a name's first file, and sends all files to executors that join later, too: so
     # each has its own name and stays in the folder that Spark removes when the application ends.
     pack = Path(SparkFiles.getRootDirectory()) / f"scoring-{uuid.uuid4().hex}.tar"
-    write_pack(pack, bundle, item_ids, popularity, links)
+    write_pack(pack, bundle, item_ids, popularity, links, arrays)
     lake.spark.sparkContext.addFile(str(pack))
     # By the histories' size and not by the machine's cores: same batches, same scores to the bit.
     size = lake.size(schemas.GOLD_SEQUENCES, versions.sequences)
     tasks = settings.score.partitions or max(1, -(-size // (settings.score.partition_mb * 2**20)))
-    return _Night(lake, run_date, model_version, versions, events, pack.name, basis, tasks, say)
+    groups = () if rules is None else tuple(rules.group_columns)
+    return _Night(
+        lake, run_date, model_version, versions, events, pack.name, basis, tasks, groups, say
+    )
 
 
 def _write(
@@ -163,8 +176,10 @@ def _write(
         own = users.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
         lists = (
             own.repartition(-(-night.tasks // commits), schemas.USER_IDX)
-            .sortWithinPartitions(schemas.BUCKET, schemas.USER_IDX)
-            .transform(rank_in_workers, night.pack, lake.settings.score.n, night.events)
+            .sortWithinPartitions(*night.groups, schemas.BUCKET, schemas.USER_IDX)
+            .transform(
+                rank_in_workers, night.pack, lake.settings.score.n, night.events, night.groups
+            )
         )
         return (
             (lists if carried is None or number else lists.unionByName(carried))
@@ -188,17 +203,28 @@ def _write(
 
 
 def _describe(
-    lake: Lake, bundle: Path, versions: Versions, run_date: date, events: Sequence[str]
+    lake: Lake,
+    bundle: Path,
+    versions: Versions,
+    run_date: date,
+    events: Sequence[str],
+    rules: NightRules | None,
 ) -> DataFrame:
-    """All users of a night, with what the model looks at."""
+    """All users of a night, with what the model and tonight's rules look at."""
     users = all_users(lake, versions, run_date, events)
+    if rules is not None:
+        users = rules.add_groups(lake, users, versions.users, versions.user_attributes)
     if schemas.USER_ATTRIBUTES not in events:
         return users
     return add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
 
 
 def rank_in_workers(
-    users: DataFrame, pack: str, n: int, events: Sequence[str] = (schemas.ITEMS,)
+    users: DataFrame,
+    pack: str,
+    n: int,
+    events: Sequence[str] = (schemas.ITEMS,),
+    groups: Sequence[str] = (),
 ) -> DataFrame:
     """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
 
@@ -207,8 +233,9 @@ def rank_in_workers(
         pack: name of the file from ``write_pack``, sent to the executors.
         n: length of the lists.
         events: as ``history_columns`` gives them.
+        groups: the column rules_group, if the pack's rules tell users apart.
     """
-    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS)
+    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
     return chosen.mapInArrow(_Scorer(pack, n, tuple(events)), _LIST_DDL)
 
 
@@ -252,9 +279,12 @@ class _Scorer:
                 user_idx=None if users is None else users.to_numpy(),
             )
             seen = _rows(batch.column(schemas.SEEN_ITEMS))
+            at = batch.schema.get_field_index(schemas.RULES_GROUP)
+            groups = batch.column(at).to_numpy() if at >= 0 else None
             lists = rank_histories(
-                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index
-            )
+                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index,
+                pack.rules, groups,
+            )  # fmt: skip
             column = to_arrow(lists, pack.item_ids)
             yield pa.RecordBatch.from_arrays(
                 [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
@@ -272,7 +302,9 @@ def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
     real = lists.items > 0
     lengths = real.sum(axis=1)
     ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
-    reasons = np.where(lists.from_model, MODEL_REASON, POPULAR_REASON)
+    reasons = np.where(lists.from_model, schemas.MODEL_REASON, schemas.POPULAR_REASON)
+    if lists.pinned is not None:
+        reasons = np.where(lists.pinned, schemas.PINNED_REASON, reasons)
     entries = pa.StructArray.from_arrays(
         [
             pa.array(ranks[real]),

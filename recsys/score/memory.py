@@ -13,17 +13,18 @@ _USERS_A_BATCH = 10_000  # spark.sql.execution.arrow.maxRecordsPerBatch
 _PYTHON = 400 * 2**20  # the interpreter with torch and Arrow
 
 
-def describe_memory(config: ModelConfig, catalogue: int, n: int) -> str:
+def describe_memory(config: ModelConfig, catalogue: int, n: int, rules: int = 0) -> str:
     """A line for the log, by the model's shape.
 
     Args:
         config: of the model.
         catalogue: largest item_idx of today.
-        n: length of the lists.
+        n: length of the lists, or what rules look at for one.
+        rules: bytes of their arrays.
     """
     dims = int(getattr(config, "dims", 0))
     # float32 in the model and again by rows of the index, and a byte of codes.
-    shared = catalogue * (9 * dims + _ITEM_BYTES)
+    shared = catalogue * (9 * dims + _ITEM_BYTES) + rules
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
     return (

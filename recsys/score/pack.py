@@ -19,6 +19,7 @@ from recsys.bundle import load_for_scoring, load_ranker
 from recsys.models import ClickRanker, Links, Recommender
 from recsys.ranking.item_index import ItemIndex, load_index
 from recsys.ranking.neighbors import Neighbors
+from recsys.ranking.rules import ListRules, load_rules
 from recsys.score.ranker import index_items
 
 _ITEM_IDS = "item_ids.arrow"
@@ -27,6 +28,7 @@ _LINKS = "links.npz"
 _BUNDLE = "bundle"
 _MODELS = "models.pt"
 _INDEX = "index"
+_RULES = "rules"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class ScoringPack:
         popularity: float32 [items + 1], for the fallback; 0 is no candidate.
         ranker: re-ranks the model's first items; None where the bundle has none.
         index: the candidates' vectors; None for a model without vectors.
+        rules: what the lists obey; None: nothing.
     """
 
     model: Recommender
@@ -46,6 +49,7 @@ class ScoringPack:
     popularity: npt.NDArray[np.float32]
     ranker: ClickRanker | None
     index: ItemIndex | None
+    rules: ListRules | None
 
 
 def write_pack(
@@ -54,11 +58,13 @@ def write_pack(
     item_ids: list[str],
     popularity: npt.NDArray[np.float32],
     links: Neighbors | None = None,
+    rules: ListRules | None = None,
 ) -> None:
     """Write the model bundle and the catalogue into one tar file.
 
     Args:
         links: of all items to hashes of their words, for models that know new items by them.
+        rules: what the lists obey; an item that they show to nobody is no candidate.
     """
     with tempfile.TemporaryDirectory() as name, tarfile.open(path, "w") as tar:
         folder = Path(name)
@@ -66,6 +72,10 @@ def write_pack(
         file = str(folder / _ITEM_IDS)
         with pa.OSFile(file, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
+        if rules is not None:
+            popularity = np.where(rules.allowed, popularity, np.float32(0.0))
+            (folder / _RULES).mkdir()
+            rules.save(folder / _RULES)
         np.save(folder / _POPULARITY, popularity)
         if links is not None:
             np.savez(folder / _LINKS, **links._asdict())
@@ -93,6 +103,7 @@ def load_pack(path: str) -> ScoringPack:
         np.load(folder / _POPULARITY, mmap_mode="c"),
         models["ranker"],
         load_index(folder / _INDEX) if (folder / _INDEX).exists() else None,
+        load_rules(folder / _RULES) if (folder / _RULES).exists() else None,
     )
 
 

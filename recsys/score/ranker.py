@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.errors import ConfigError
 from recsys.models import ClickRanker, DotProductRecommender, Inputs, Recommender
 from recsys.models.reranking import rerank
 from recsys.ranking.exact_top_n import rank_products
-from recsys.ranking.histories import Histories, pad_histories
+from recsys.ranking.histories import Histories, pad_histories, take
 from recsys.ranking.item_index import ItemIndex, build_index
+from recsys.ranking.rules import ListRules, Mask
 from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
-
-MODEL_REASON = "model"
-POPULAR_REASON = "popular"
+from recsys.score.lists import Lists, fill, join, obey, rank_popular
 
 SCORES_AT_ONCE = 32_000_000
 _USERS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Ranked lists; a list is shorter only where the catalogue has too few unseen items.
-
-    Attributes:
-        items: item_idx, int64 [users, n], best first; 0 = no item.
-        scores: float32 [users, n]; for fallback items the popularity.
-        from_model: bool [users, n]; False marks an item of the popularity fallback.
-    """
-
-    items: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    from_model: npt.NDArray[np.bool_]
 
 
 def rank_histories(
@@ -48,6 +33,8 @@ def rank_histories(
     n: int,
     ranker: ClickRanker | None = None,
     index: ItemIndex | None = None,
+    rules: ListRules | None = None,
+    groups: IntArray | None = None,
 ) -> Lists:
     """Rank the whole catalogue for each history; popularity fills what the model cannot.
 
@@ -59,28 +46,93 @@ def rank_histories(
         popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
         n: length of the lists.
         ranker: puts the model's first items in order (``ranker.config.candidates`` of them, at
-            least n); None keeps the model's order.
+            least n, and as many as rules look at); None keeps the model's order.
         index: what ``index_items`` makes of the model and ``popularity``, where somebody has kept
             it; None makes it.
+        rules: what the lists obey, the fallback's items too; None: nothing.
+        groups: each user's group in ``rules``, int [users]; None: all are of the first.
+
+    Raises:
+        ConfigError: rules compare the model's item vectors, and it has none.
     """
+    check_vectors(type(model), rules)
     first = n if ranker is None else max(n, ranker.config.candidates)
+    wide = n
+    if rules is not None:
+        popularity = np.where(rules.allowed, popularity, np.float32(0.0))
+        wide = rules.width(n)
+        first = max(first, wide)
     with torch.inference_mode():
+        index = index_items(model, popularity) if index is None else index
         stage, size = _first_stage(model, popularity, first, index)
-        parts = [
-            _rank(
-                model, stage, histories.part(slice(at, at + size)), seen[at : at + size],
-                popularity, n, ranker,
-            )
-            for at in range(0, len(histories), size)
-        ]  # fmt: skip
-    if not parts:
-        empty = np.zeros((0, n))
-        return Lists(empty.astype(np.int64), empty.astype(np.float32), empty.astype(bool))
-    return Lists(
-        np.concatenate([part.items for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.from_model for part in parts]),
-    )
+        parts, rows = [], []
+        for at, group in _batches(len(histories), groups, size):
+            given, own, left = histories.part(at), take(seen, at), popularity
+            shown = None
+            if rules is not None and len(rules.user_codes):
+                shown = rules.shown_to(group)
+                left = np.where(shown, popularity, np.float32(0.0))
+            lists = _rank(model, stage, given, own, left, wide, ranker, shown)
+            if rules is not None and rules.reorders:
+                biases = model.biases if isinstance(model, DotProductRecommender) else 0
+                lists = obey(rules, group, lists, own, left, n, index, biases)
+            parts.append(lists)
+            rows.append(np.arange(len(histories))[at])
+    lists = join(parts, n)
+    return lists if groups is None or not rows else lists.part(np.argsort(np.concatenate(rows)))
+
+
+def rank_popular_lists(
+    popularity: npt.NDArray[np.float32],
+    seen: Sequence[IntArray],
+    n: int,
+    rules: ListRules | None = None,
+    groups: IntArray | None = None,
+) -> Lists:
+    """Lists of ``rank_popular`` that obey rules as those of a model do.
+
+    Where rules compare a model's vectors, here they don't. Arguments as for ``rank_histories``.
+    """
+    if rules is None:
+        return rank_popular(popularity, seen, n)
+    if rules.needs_vectors:
+        rules = replace(rules, diversity=np.array(0.0))
+    parts, rows = [], []
+    for at, group in _batches(len(seen), groups, max(1, SCORES_AT_ONCE // len(popularity))):
+        own, left = take(seen, at), np.where(rules.shown_to(group), popularity, np.float32(0.0))
+        lists = rank_popular(left, own, rules.width(n))
+        parts.append(obey(rules, group, lists, own, left, n) if rules.reorders else lists)
+        rows.append(np.arange(len(seen))[at])
+    lists = join(parts, n)
+    return lists if groups is None or not rows else lists.part(np.argsort(np.concatenate(rows)))
+
+
+def _batches(
+    users: int, groups: IntArray | None, size: int
+) -> Iterator[tuple[slice | IntArray, int]]:
+    """Users of one group, at most ``size`` of them, and the group."""
+    if groups is None:
+        for at in range(0, users, size):
+            yield slice(at, at + size), 0
+        return
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        for at in range(0, len(rows), size):
+            yield rows[at : at + size], int(group)
+
+
+def check_vectors(kind: type[Recommender], rules: ListRules | None) -> None:
+    """Refuse rules that a kind of model can't follow.
+
+    Raises:
+        ConfigError: rules compare the model's item vectors, and it has none.
+    """
+    if rules is not None and rules.needs_vectors and not issubclass(kind, DotProductRecommender):
+        raise ConfigError(
+            f"rules.rerank.diversity compares item vectors, which a {kind.__name__} has not",
+            do="name a column of items in rules.rerank.diversity_column, or set "
+            "rules.rerank.diversity=0",
+        )
 
 
 def index_items(
@@ -109,7 +161,7 @@ def _candidates(model: Recommender, popularity: npt.NDArray[np.float32]) -> Tens
     return found
 
 
-_Stage = Callable[[Inputs, Sequence[IntArray]], RankedItems]
+_Stage = Callable[[Inputs, Sequence[IntArray], Mask | None], RankedItems]
 
 
 def _first_stage(
@@ -119,25 +171,34 @@ def _first_stage(
     if not isinstance(model, DotProductRecommender):
         candidates = _candidates(model, popularity)
 
-        def rank_scores(given: Inputs, seen: Sequence[IntArray]) -> RankedItems:
+        def rank_scores(given: Inputs, seen: Sequence[IntArray], shown: Mask | None) -> RankedItems:
             scores = model.score_items(given)
+            if shown is not None:
+                scores[:, ~_fit(shown, scores.shape[1]).to(scores.device)] = -torch.inf
             scores[:, ~candidates.to(scores.device)] = -torch.inf
             scores[~model.knows(given)] = -torch.inf
             return rank_items(scores.float(), n, seen)
 
         return rank_scores, max(1, SCORES_AT_ONCE // len(popularity))
     vectors = model.item_vectors()
-    made = index_items(model, popularity) if index is None else index
-    assert made is not None, "the model has vectors"
+    assert index is not None, "the model has vectors"
 
-    def rank_vectors(given: Inputs, seen: Sequence[IntArray]) -> RankedItems:
+    def rank_vectors(given: Inputs, seen: Sequence[IntArray], shown: Mask | None) -> RankedItems:
         users = model.user_vectors(given, vectors).float()
-        ranked = rank_products(users, made, n, seen)
+        open_ = None if shown is None else _fit(shown, len(index.row_of))
+        ranked = rank_products(users, index, n, seen, open_)
         unknown = ~model.knows(given)
         ranked.items[unknown], ranked.scores[unknown] = PADDING_ITEM, -torch.inf
         return ranked
 
     return rank_vectors, _USERS_AT_ONCE
+
+
+def _fit(shown: Mask, columns: int) -> Tensor:
+    """A mask of today's items as one of the model's, bool [columns]."""
+    found = torch.zeros(columns, dtype=torch.bool)
+    found[: len(shown)] = torch.from_numpy(shown[:columns])
+    return found
 
 
 def _rank(
@@ -148,12 +209,13 @@ def _rank(
     popularity: npt.NDArray[np.float32],
     n: int,
     ranker: ClickRanker | None,
+    shown: Mask | None,
 ) -> Lists:
-    items, values = stage(_inputs(model, histories), seen)
+    items, values = stage(_inputs(model, histories), seen, shown)
     if ranker is not None:
         items, values = rerank(ranker, _inputs(ranker, histories), items, values)
     items, values = items[:, :n].contiguous().cpu(), values[:, :n].contiguous().cpu()
-    return _fill(items.numpy(), values.numpy(), seen, popularity, n)
+    return fill(items.numpy(), values.numpy(), seen, popularity, n)
 
 
 def _inputs(model: Recommender, histories: Histories) -> dict[str, Tensor]:
@@ -161,28 +223,3 @@ def _inputs(model: Recommender, histories: Histories) -> dict[str, Tensor]:
     device = next(model.parameters()).device
     inputs = pad_histories(histories, model.config.num_items, model.config.max_length)
     return {name: torch.from_numpy(part).to(device) for name, part in inputs.items()}
-
-
-def _fill(
-    items: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    seen: Sequence[IntArray],
-    popularity: npt.NDArray[np.float32],
-    n: int,
-) -> Lists:
-    from_model = items > 0
-    for user in np.flatnonzero(~from_model.all(axis=1)):
-        have = int(from_model[user].sum())
-        taken = np.concatenate([np.asarray(seen[user], dtype=np.int64), items[user, :have]])
-        more = rank_popular(popularity, [taken], n - have)
-        items[user, have:], scores[user, have:] = more.items[0], more.scores[0]
-    return Lists(items, scores, from_model)
-
-
-def rank_popular(popularity: npt.NDArray[np.float32], seen: Sequence[IntArray], n: int) -> Lists:
-    """The most popular unseen items of each user, ties by the lower index."""
-    weights = torch.from_numpy(popularity).repeat(len(seen), 1)
-    weights[weights <= 0] = -torch.inf
-    best = rank_items(weights, n, seen)
-    items = best.items.numpy()
-    return Lists(items, best.scores.numpy(), np.zeros(items.shape, dtype=bool))

@@ -15,13 +15,16 @@ from recsys.lake.item_links import read_neighbors
 from recsys.lake.popularity import Popularity, read_popularity
 from recsys.lake.quality import CheckResult
 from recsys.lake.sequences import holdout_cutoff
+from recsys.ranking.metrics import Interval
 from recsys.ranking.neighbors import group_links
+from recsys.ranking.rules import ListRules
 from recsys.score import evaluation
 from recsys.score.attributes import describe_users, load_extended
 from recsys.score.evaluation import Gate, Report
 from recsys.score.gate import judge_rivals
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.ranker import read_metrics
+from recsys.steps.rules import WITHOUT_RULES, add_rules, measure_price, rules_state
 from recsys.steps.tracking import open_tracking
 from recsys.train.registry import ANCHOR, AliasedModel, ModelRegistry
 
@@ -52,13 +55,17 @@ def _evaluate(context: Context) -> Outcome:
     chosen = version if gate.passed or rival is None else rival.version
     if not has_anchor:
         registry.promote(chosen, ANCHOR)
-    details = _details(reports, gate, version, chosen, len(cases.user_idx))
-    of_ranker = read_metrics(context.done("train").details)
-    registry.log_metrics(run_id, {**_mlflow_metrics(reports), **of_ranker})
+    price = measure_price(reports, settings.evaluate)
+    details = _details(reports, gate, version, chosen, len(cases.user_idx), price)
+    figures = {**_mlflow_metrics(reports), **read_metrics(context.done("train").details)}
+    if price is not None:
+        figures[f"rules_price_{evaluation.MAIN_METRIC}"] = price.mean
+    registry.log_metrics(run_id, figures)
     registry.set_tags(run_id, {"gate": gate.reason, "champion_after": chosen})
     main = ", ".join(f"{r.name} {r.means[evaluation.MAIN_METRIC]:.4f}" for r in reports)
+    cost = "" if price is None else f"; rules cost {price.mean:.4f}"
     return Outcome(
-        f"NDCG@10 {main} ({len(cases.user_idx):,} users); "
+        f"NDCG@10 {main} ({len(cases.user_idx):,} users){cost}; "
         f"champion: version {chosen} ({gate.reason})",
         rows_in=len(cases.user_idx),
         details=details,
@@ -131,14 +138,15 @@ def _compare(context: Context, cases: evaluation.Cases, others: Mapping[str, Pat
     items, linked, weights = (links.column(name).to_numpy() for name in columns)
     neighbors = group_links(items, linked, weights, num_items)
     bundle = Path(context.done("train").details["bundle"])
+    rules, cases = add_rules(context, cases, last)
     reports = [
-        *_evaluate_bundle(context, "model", bundle, cases, popularity, num_items),
-        *evaluation.evaluate_popularity(cases, popularity, settings.evaluate),
+        *_evaluate_bundle(context, "model", bundle, cases, popularity, num_items, rules),
+        *evaluation.evaluate_popularity(cases, popularity, settings.evaluate, rules),
         evaluation.evaluate_item_item(neighbors, cases, popularity, settings.evaluate),
         evaluation.evaluate_factors(factors, cases, popularity, settings.evaluate),
     ]
     for name, other in others.items():
-        reports += _evaluate_bundle(context, name, other, cases, popularity, num_items)[:1]
+        reports += _evaluate_bundle(context, name, other, cases, popularity, num_items, rules)[:1]
     return reports
 
 
@@ -149,26 +157,34 @@ def _evaluate_bundle(
     cases: evaluation.Cases,
     popularity: Popularity,
     num_items: int,
+    rules: ListRules | None,
 ) -> list[Report]:
     """A model on the cases, with what it can know of today's items and users.
 
-    Where a ranker puts its lists in order, the lists without it follow as ``first_stage``.
+    Where rules are on, its lists without them follow as ``without_rules``; where a ranker puts its
+    lists in order, those without it as ``first_stage``.
     """
     lake, items = context.lake, context.written("build_silver", schemas.SILVER_ITEMS)
     users = context.written("build_silver", schemas.SILVER_USERS)
     histories = describe_users(lake, cases.histories, bundle, users, context.attributes_version())
     model = load_extended(lake, bundle, items, num_items)
     described = dataclasses.replace(cases, histories=histories)
-    ranker, rules = load_ranker(bundle), context.settings.evaluate
-    reports = [evaluation.evaluate_model(name, model, described, popularity, rules, ranker)]
+    ranker, given = load_ranker(bundle), (model, described, popularity, context.settings.evaluate)
+    reports = [evaluation.evaluate_model(name, *given, ranker, rules)]
+    if rules is not None:
+        reports.append(evaluation.evaluate_model(WITHOUT_RULES, *given, ranker))
     if ranker is not None:
-        plain = evaluation.evaluate_model("first_stage", model, described, popularity, rules)
-        reports.append(plain)
+        reports.append(evaluation.evaluate_model("first_stage", *given, rules=rules))
     return reports
 
 
 def _details(
-    reports: list[Report], gate: Gate, version: str, champion: str, users: int
+    reports: list[Report],
+    gate: Gate,
+    version: str,
+    champion: str,
+    users: int,
+    price: Interval | None,
 ) -> dict[str, str]:
     details = {
         "model_version": version,
@@ -181,6 +197,9 @@ def _details(
         details |= {f"{report.name} {name}": f"{v:.4f}" for name, v in report.means.items()}
         low, high = report.interval.low, report.interval.high
         details[f"{report.name} interval"] = f"{low:.4f} {high:.4f}"
+    if price is not None:
+        details["rules price"] = f"{price.mean:.4f}"
+        details["rules price interval"] = f"{price.low:.4f} {price.high:.4f}"
     return details
 
 
@@ -193,4 +212,4 @@ def _mlflow_metrics(reports: list[Report]) -> Mapping[str, float]:
     }
 
 
-EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate)
+EVALUATE = Step("evaluate", ("evaluate", "tracking"), "train", _evaluate, rules_state)

@@ -16,6 +16,7 @@ from recsys.score.job import score_users
 from recsys.score.users import Versions
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.list_gate import judge_night
+from recsys.steps.rules import read_night_rules, rules_state
 from recsys.steps.tracking import open_tracking
 
 _RED = f"checks {RED}"
@@ -36,6 +37,9 @@ def _score_users(context: Context) -> Outcome:
     model_version = context.done("evaluate").details["champion_version"]
     bundle = open_tracking(context.settings).bundle_of(model_version)
     versions = _versions(context)
+    rules = read_night_rules(context)
+    if rules is not None:
+        context.say(f"  {rules.said}")
     scored = score_users(
         context.lake,
         bundle,
@@ -44,9 +48,10 @@ def _score_users(context: Context) -> Outcome:
         context.run_date,
         context.say,
         _find_earlier(context),
+        rules,
     )
     top_n = scored.commit.version
-    lists = check_lists(context.lake, top_n, versions, context.run_date)
+    lists = check_lists(context.lake, top_n, versions, context.run_date, rules)
     results = judge_night(context, _night(context, top_n, model_version, scored.commit.rows))
     return Outcome(
         f"{lists:,} lists by model version {model_version}, checked",
@@ -57,6 +62,7 @@ def _score_users(context: Context) -> Outcome:
             _BASIS: scored.basis,
             _FULL_NIGHT: str(scored.full_night),
             "carried": str(scored.carried),
+            **({} if rules is None else {"rules": rules.said}),
         },
         tables_read={
             **context.done("build_gold").tables_written,
@@ -149,5 +155,7 @@ def require_no_red(context: Context) -> None:
     )
 
 
-SCORE_USERS = Step("score_users", ("score", "evaluate", "gate"), "evaluate", _score_users)
+SCORE_USERS = Step(
+    "score_users", ("score", "evaluate", "gate"), "evaluate", _score_users, rules_state
+)
 PUBLISH = Step("publish", (), "score_users", _publish)

@@ -83,17 +83,22 @@ def cases(draw: st.DrawFn) -> Case:
 @pytest.mark.parametrize("scanned", [True, False])
 @pytest.mark.parametrize("use_codes", WITH_CODES)
 @settings(max_examples=50, deadline=None)
-@given(case=cases())
-def test_equals_a_full_sort(use_codes: bool, scanned: bool, case: Case) -> None:
+@given(case=cases(), data=st.data())
+def test_equals_a_full_sort(
+    use_codes: bool, scanned: bool, case: Case, data: st.DataObject
+) -> None:
     users, vectors, rankable, n, seen = case
+    size = len(vectors)
+    shown = data.draw(st.none() | st.lists(st.booleans(), min_size=size, max_size=size))
+    mask = None if shown is None else torch.tensor(shown)
     index = build_index(vectors, rankable, use_codes=use_codes)
     with pytest.MonkeyPatch.context() as patch:
         if scanned:
             patch.setattr(exact_top_n, "_SMALL", 0)
             # No list is longer than what the sample has: the floor may be any, a wrong one too.
             patch.setattr(exact_top_n, "_place", lambda *_: 1)
-        ranked = rank_products(users, index, n, seen)
-    check(ranked, users, vectors, rankable, seen)
+        ranked = rank_products(users, index, n, seen, mask)
+    check(ranked, users, vectors, rankable if mask is None else rankable & mask, seen)
 
 
 def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
@@ -114,17 +119,23 @@ def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["normal", "biases", "near ties", "copies", "lengths"])
 @pytest.mark.parametrize("use_codes", WITH_CODES)
 @settings(max_examples=2, deadline=None)
-@given(seed=st.integers(0, 2**31), n=st.sampled_from([1, 20, 150]))
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.sampled_from([1, 20, 150]),
+    share=st.sampled_from([None, 0.001, 0.02, 0.5, 0.99]),
+)
 def test_equals_a_full_sort_over_several_blocks(
-    use_codes: bool, kind: str, seed: int, n: int
+    use_codes: bool, kind: str, seed: int, n: int, share: float | None
 ) -> None:
     vectors = make_catalogue(kind, MANY, 24, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     users = torch.randn(3, 24, generator=generator)
     rankable = torch.rand(MANY + 1, generator=generator) < 0.9
     seen = [np.arange(5, 400), np.arange(0), np.arange(1, MANY + 9, 2)]
-    ranked = rank_products(users, build_index(vectors, rankable, use_codes=use_codes), n, seen)
-    check(ranked, users, vectors, rankable, seen)
+    shown = None if share is None else torch.rand(MANY + 1, generator=generator) < share
+    index = build_index(vectors, rankable, use_codes=use_codes)
+    ranked = rank_products(users, index, n, seen, shown)
+    check(ranked, users, vectors, rankable if shown is None else rankable & shown, seen)
 
 
 @pytest.mark.parametrize("use_codes", WITH_CODES)
@@ -133,7 +144,7 @@ def test_bounds_hold(use_codes: bool) -> None:
         vectors = make_catalogue(kind, MANY, 16, 3)
         index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool), use_codes=use_codes)
         users = torch.randn(20, 16)
-        nothing = (torch.zeros(0, dtype=torch.int64),) * 2
+        nothing = rough_scores.Hidden(*(torch.zeros(0, dtype=torch.int64),) * 2)
         everything = torch.full((20,), -torch.inf, dtype=torch.float64)
         pairs = list(rough_scores.scan(users, index, nothing, everything))
         assert sum(len(part.user) for part in pairs) == 20 * MANY

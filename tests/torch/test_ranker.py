@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recsys.ranking.histories import Histories, pad_histories
-from recsys.score.ranker import rank_histories, rank_popular
+from recsys.score.lists import rank_popular
+from recsys.score.ranker import rank_histories
 from tests.ranked_users import HISTORIES, N, naive, popularity, random_model
 
 pytestmark = pytest.mark.torch

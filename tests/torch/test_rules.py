@@ -1,0 +1,341 @@
+"""Lists that obey rules, against lists made one item at a time; and rules that are off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.errors import ConfigError
+from recsys.models import MatrixFactorization, MatrixFactorizationConfig
+from recsys.ranking.histories import Histories
+from recsys.ranking.item_index import build_index
+from recsys.ranking.rules import ListRules, load_rules
+from recsys.score.lists import Lists, obey, rank_popular
+from recsys.score.ranker import rank_histories, rank_popular_lists
+from recsys.score.rule_checks import (
+    OVER_CAP,
+    PIN_MISSING,
+    RULES,
+    TOO_SHORT,
+    check_list,
+    find_group_items,
+)
+from recsys.score.rules import NightRules
+from tests.ranked_users import HISTORIES, ITEMS, KNOWN, N, naive, popularity, random_model
+from tests.rule_arrays import make_arrays, make_list
+
+pytestmark = pytest.mark.torch
+
+SIZE = 12
+POPULAR = np.array([0, 9, 9, 8, 0, 7, 6, 6, 5, 4, 3, 2, 1], dtype=np.float32)
+CODES = st.lists(st.integers(0, 3), min_size=SIZE + 1, max_size=SIZE + 1)
+
+
+@st.composite
+def rules_of_lists(draw: st.DrawFn) -> ListRules:
+    def codes() -> np.ndarray:
+        return np.array(draw(CODES), dtype=np.int32)
+
+    columns = draw(st.integers(0, 2))
+    pins = draw(st.lists(st.integers(1, SIZE), max_size=3, unique=True))
+    ranks = draw(st.permutations(range(1, 6)))[: len(pins)]
+    fresh = st.sampled_from([0.0, 0.25, 1.0])
+    some: dict[str, Any] = {
+        "diversity": np.array(draw(st.sampled_from([0.0, 0.3, 0.75]))),
+        "categories": np.stack([codes() for _ in range(columns)])
+        if columns
+        else np.zeros((0, SIZE + 1), np.int32),
+        "caps": np.array([draw(st.integers(1, 3)) for _ in range(columns)], dtype=np.int64),
+        "pin_items": np.array(pins, dtype=np.int64),
+        "pin_ranks": np.array(ranks, dtype=np.int64),
+    }
+    if draw(st.booleans()):
+        some["freshness"] = np.array([draw(fresh) for _ in range(SIZE + 1)])
+    if draw(st.booleans()):
+        some["alike"] = codes()
+    allowed = np.array([False, *[draw(st.integers(0, 5)) > 0 for _ in range(SIZE)]])
+    return make_arrays(SIZE, allowed=allowed, **some)
+
+
+@st.composite
+def candidates_of(draw: st.DrawFn, rules: ListRules, n: int) -> tuple[list[Any], set[int]]:
+    """Of one user: the model's best, then popular ones; and what is seen."""
+    seen = set(draw(st.lists(st.integers(1, SIZE), max_size=SIZE)))
+    left = [i for i in range(1, SIZE + 1) if rules.allowed[i] and POPULAR[i] > 0 and i not in seen]
+    own = draw(st.lists(st.sampled_from(left), unique=True, max_size=8)) if left else []
+    scores = sorted((draw(st.sampled_from([-1.0, 0.5, 0.5, 2.0, 7.0])) for _ in own), reverse=True)
+    order = sorted(zip(scores, own, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    made = [(item, score, True) for score, item in order]
+    others = sorted(set(left) - set(own), key=lambda i: (-POPULAR[i], i))
+    width = n + draw(st.integers(0, 4))
+    return [*made, *[(i, float(POPULAR[i]), False) for i in others]][:width], seen
+
+
+def as_lists(entries: list[list[Any]]) -> Lists:
+    width = max(len(row) for row in entries)
+    filled = [row + [(0, -np.inf, False)] * (width - len(row)) for row in entries]
+    columns = ([[entry[at] for entry in row] for row in filled] for at in range(3))
+    items, scores, from_model = columns
+    return Lists(np.array(items, np.int64), np.array(scores, np.float32), np.array(from_model))
+
+
+# The first column is a bias, which says nothing of what an item is like.
+VECTORS = torch.tensor(
+    [[0.0, 0.0, 0.0], [-9.0, 2.0, 0.0], [0.0, 0.0, 1.0], [9.0, 0.0, -3.0], [9.0, 0.0, 0.0]]
+)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), n=st.integers(1, 7))
+def test_lists_are_those_of_a_loop_over_items(data: st.DataObject, n: int) -> None:
+    rules = data.draw(rules_of_lists())
+    # The last items are newer than the model, and like none.
+    vectors = VECTORS[torch.arange(SIZE - 1) % len(VECTORS)]
+    index = build_index(vectors, torch.ones(len(vectors), dtype=torch.bool))
+    users = [data.draw(candidates_of(rules, n)) for _ in range(3)]
+    users = [user for user in users if user[0]]
+    if not users:
+        return
+    seen = [np.array(sorted(own), dtype=np.int64) for _, own in users]
+    left = np.where(rules.allowed, POPULAR, np.float32(0))
+    candidates = as_lists([entries for entries, _ in users])
+    found = obey(rules, 0, candidates, seen, left, n, index, biases=1)
+
+    def similarity(one: int, other: int) -> float:
+        if len(rules.alike):
+            return float(rules.alike[one] == rules.alike[other] > 0)
+        if max(one, other) >= len(vectors):
+            return 0.0
+        pair = vectors[[one, other], 1:].double()
+        size = torch.linalg.vector_norm(pair, dim=1, keepdim=True)
+        return float((pair / size.where(size > 0, torch.ones(()))).prod(dim=0).sum())
+
+    assert found.pinned is not None
+    for row, (entries, own) in enumerate(users):
+        pairs = zip(rules.pin_items.tolist(), rules.pin_ranks.tolist(), strict=True)
+        pins = {item: rank for item, rank in pairs if rules.allowed[item] and item not in own}
+        expected = make_list(rules, entries, pins, left, own, n, similarity)
+        real = found.items[row] > 0
+        got = list(zip(found.items[row][real], found.pinned[row][real], strict=True))
+        assert got == expected
+        known = {item: (score, of_model) for item, score, of_model in entries}
+        for place in np.flatnonzero(real):
+            item = int(found.items[row, place])
+            score, of_model = known.get(item, (float(POPULAR[item]), False))
+            assert found.scores[row, place] == np.float32(score)
+            assert found.from_model[row, place] == (of_model and item not in pins)
+        assert not found.pinned[row][~real].any()
+        assert not np.isfinite(found.scores[row][~real]).any()
+        broken = check_list(
+            rules, find_group_items(rules, 0, POPULAR > 0), np.unique(seen[row]),
+            found.items[row][real], found.pinned[row][real], n,
+        )  # fmt: skip
+        # A published list is as long as the last pin's rank.
+        assert broken == [] or max(pins.values(), default=0) > n
+
+
+REGIONS = {
+    # Users of the second group may see every third item alone, those of the third nothing.
+    "user_codes": np.stack([np.arange(ITEMS + 1) % 3, np.ones(ITEMS + 1)]).astype(np.int32),
+    "user_tables": np.array([[[True] * 3, [True, False, False]], [[False] * 3, [True] * 3]]),
+    "groups": np.array([[0, 1], [1, 1], [0, 0]]),
+}
+
+
+def make_users() -> tuple[list[int], Histories, list[np.ndarray]]:
+    users = sorted(HISTORIES)
+    histories = Histories([np.array(HISTORIES[user][0]) for user in users])
+    return users, histories, [np.array(HISTORIES[user][1]) for user in users]
+
+
+def test_each_user_may_be_shown_what_its_group_may() -> None:
+    allowed = np.ones(ITEMS + 1, dtype=bool)
+    allowed[[0, 3, 7, 22]] = False
+    rules = make_arrays(ITEMS, allowed=allowed, **REGIONS)
+    users, histories, seen = make_users()
+    groups = np.array([user % 3 for user in users])
+    model = random_model()
+    lists = rank_histories(model, histories, seen, popularity(), N, rules=rules, groups=groups)
+    for row, user in enumerate(users):
+        hidden = {0: [], 1: [i for i in range(ITEMS + 1) if i % 3], 2: range(ITEMS + 1)}[user % 3]
+        closed = [*HISTORIES[user][1], 3, 7, 22, *hidden]
+        real = lists.items[row] > 0
+        got = list(zip(lists.items[row][real], lists.from_model[row][real], strict=True))
+        assert got == naive(model, HISTORIES[user][0], closed, N), user
+    assert lists.pinned is None
+
+
+@pytest.mark.parametrize("with_rules", [False, True])
+def test_no_rule_changes_nothing(with_rules: bool) -> None:
+    users, histories, seen = make_users()
+    rules = make_arrays(ITEMS) if with_rules else None
+    groups = np.zeros(len(users), dtype=np.int64) if with_rules else None
+    given = (random_model(), histories, seen, popularity(), N)
+    plain, found = rank_histories(*given), rank_histories(*given, rules=rules, groups=groups)
+    for name in ("items", "scores", "from_model"):
+        assert getattr(plain, name).tobytes() == getattr(found, name).tobytes()
+    assert found.pinned is None
+
+
+def test_reordered_lists_do_not_depend_on_who_else_is_ranked() -> None:
+    rules = make_arrays(
+        ITEMS, diversity=np.array(0.4), freshness=np.linspace(0, 0.5, ITEMS + 1),
+        categories=(np.arange(ITEMS + 1)[None] % 4).astype(np.int32), caps=np.array([2]),
+        pin_items=np.array([8, 25]), pin_ranks=np.array([3, 1]),
+        groups=np.zeros((2, 0), dtype=np.int64),
+        group_pins=np.array([[True, False], [True, True]]),
+    )  # fmt: skip
+    users, histories, seen = make_users()
+    groups, model = np.array([user % 2 for user in users]), random_model()
+    together = rank_histories(model, histories, seen, popularity(), N, rules=rules, groups=groups)
+    assert together.pinned is not None
+    assert together.pinned.any()
+    for row in range(len(users)):
+        one = np.array([row])
+        alone = rank_histories(
+            model, histories.part(one), [seen[row]], popularity(), N, rules=rules,
+            groups=groups[one],
+        )  # fmt: skip
+        assert (alone.items[0] == together.items[row]).all()
+        own = alone.items[0][alone.items[0] > 0]
+        may_have = find_group_items(rules, groups[row], popularity() > 0)
+        assert alone.pinned is not None
+        pinned = alone.pinned[0][: len(own)]
+        assert not check_list(rules, may_have, seen[row], own, pinned, N)
+
+
+def test_more_candidates_are_looked_at_than_a_list_has() -> None:
+    """Of one category the cap leaves one: without looking further the rest would be popular."""
+    categories = np.where(np.arange(ITEMS + 1) <= KNOWN, np.arange(ITEMS + 1) % 7 + 1, 0)
+    few, many = (
+        make_arrays(
+            ITEMS, categories=categories[None].astype(np.int32), caps=np.array([1]),
+            candidates=np.array(width),
+        )
+        for width in (1, KNOWN)
+    )  # fmt: skip
+    _, histories, seen = make_users()
+    given = (random_model(), histories, seen, popularity(), N)
+    own = [rank_histories(*given, rules=rules).from_model[:20].sum() for rules in (few, many)]
+    assert own[0] < own[1]
+
+
+def test_a_model_without_vectors_needs_a_column_to_tell_what_is_alike() -> None:
+    config = MatrixFactorizationConfig(num_users=3, num_items=KNOWN, dims=4)
+    model = MatrixFactorization(config).eval()
+    histories = Histories([np.array([1]), np.array([2])], user_idx=np.array([1, 2]))
+    given = (model, histories, [np.array([1])] * 2, popularity(), N)
+    with pytest.raises(ConfigError, match="diversity compares item vectors") as caught:
+        rank_histories(*given, rules=make_arrays(ITEMS, diversity=np.array(0.2)))
+    assert "rules.rerank.diversity_column" in caught.value.do
+    alike = (np.arange(ITEMS + 1) % 5 + 1).astype(np.int32)
+    rules = make_arrays(ITEMS, diversity=np.array(0.99), alike=alike, **REGIONS)
+    lists = rank_histories(*given, rules=rules, groups=np.array([0, 1]))
+    for row, step in ((0, 1), (1, 3)):
+        assert not (lists.items[row] % step).any()
+        # One of each kind comes before a second one of any.
+        assert len(set(alike[lists.items[row, :5]])) == 5
+
+
+def test_popular_items_obey_as_the_model_s_do() -> None:
+    seen = [np.array([24]), np.array([1])]
+    plain = rank_popular_lists(popularity(), seen, N)
+    assert plain.items.tolist() == rank_popular(popularity(), seen, N).items.tolist()
+    rules = make_arrays(
+        ITEMS, diversity=np.array(0.5), pin_items=np.array([24]), pin_ranks=np.array([2]),
+        **{**REGIONS, "group_pins": np.ones((3, 1), dtype=bool)},
+    )  # fmt: skip
+    lists = rank_popular_lists(popularity(), seen, N, rules, np.array([1, 0]))
+    assert lists.items.tolist() == [[3, 21, 18, 15, 12, 6], [3, 24, 4, 25, 23, 22]]
+
+
+def test_rules_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rules = make_arrays(30_000, freshness=np.linspace(0, 1, 30_001), pin_items=np.array([4]))
+    rules.save(tmp_path)
+    found = load_rules(tmp_path)
+    for name, value in vars(rules).items():
+        read = getattr(found, name)
+        assert read.dtype == value.dtype
+        assert np.array_equal(read, value)
+    assert isinstance(found.freshness, np.memmap)
+
+
+def test_other_rules_or_facts_are_another_basis_of_lists() -> None:
+    def basis(values: list[str], **arrays: Any) -> str:
+        return NightRules(make_arrays(9, **arrays), ("region",), values, "").basis
+
+    pins = {"pin_items": np.array([3]), "pin_ranks": np.array([1])}
+    same = basis(["[null]", '["a"]'])
+    assert same == basis(["[null]", '["a"]'])
+    others = [
+        basis(["[null]", '["b"]']),
+        basis(["[null]", '["a"]'], candidates=np.array(11)),
+        basis(["[null]", '["a"]'], freshness=np.zeros(10)),
+        basis(["[null]", '["a"]'], **pins),
+        basis(["[null]", '["a"]'], **{**pins, "pin_ranks": np.array([2])}),
+    ]
+    assert len({same, *others}) == 6
+
+
+GOOD = ([1, 2, 6, 3], [True, False, False, False])
+SPOILED = {
+    "too short": ([1, 2, 6], [True, False, False], TOO_SHORT),
+    "filtered": ([1, 2, 6, 5], [True, False, False, False], RULES[1]),
+    "pin is elsewhere": ([2, 1, 6, 3], [False, True, False, False], PIN_MISSING),
+    "no pin": ([2, 6, 3, 4], [False, False, False, False], PIN_MISSING),
+    "another is called pinned": ([1, 2, 6, 3], [True, True, False, False], RULES[3]),
+    "three of a category": ([1, 2, 6, 8], [True, False, False, False], OVER_CAP),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_list_is_found(name: str) -> None:
+    """Items 2, 4, 6 and 8 are of one category, of which a list may have two."""
+    allowed = np.array([False, True, True, True, True, False, True, True, True])
+    codes = np.array([0, 0, 1, 0, 1, 0, 1, 0, 1], dtype=np.int32)
+    rules = make_arrays(
+        8, allowed=allowed, categories=codes[None], caps=np.array([2]),
+        pin_items=np.array([1]), pin_ranks=np.array([1]),
+    )  # fmt: skip
+    may_have, seen = find_group_items(rules, 0, np.ones(9, dtype=bool)), np.array([7])
+
+    def check(items: list[int], pinned: list[bool]) -> list[str]:
+        own = np.array(items, dtype=np.int64)
+        return check_list(rules, may_have, seen, own, np.array(pinned), 4)
+
+    items, pinned, rule = SPOILED[name]
+    assert check(*GOOD) == []
+    assert rule in check(items, pinned)
+
+
+def test_a_cap_gives_way_where_nothing_else_is_left() -> None:
+    codes = np.ones((1, 5), dtype=np.int32)
+    rules = make_arrays(4, categories=codes, caps=np.array([2]))
+    lists = rank_popular_lists(np.arange(5, dtype=np.float32), [np.array([2])], 4, rules)
+    assert lists.items.tolist() == [[4, 3, 1, 0]]
+    may_have, nothing = find_group_items(rules, 0, np.arange(5) > 0), np.zeros(3, dtype=bool)
+    own = lists.items[0, :3]
+    assert not check_list(rules, may_have, np.array([2]), own, nothing, 4)
+
+
+def test_biases_say_nothing_of_what_items_are_like() -> None:
+    """Items of two kinds, good and bad ones: the second of a list is of the other kind."""
+    model = random_model()
+    kind = torch.arange(KNOWN + 1) % 2
+    with torch.no_grad():
+        weight = model.item_embedding.weight
+        weight[1:, 1:] = torch.randn(2, weight.shape[1] - 1)[kind[1:]]
+        weight[1:, 0] = torch.linspace(-8, 8, KNOWN)
+    rules = make_arrays(ITEMS, diversity=np.array(0.95), candidates=np.array(KNOWN))
+    _, histories, seen = make_users()
+    lists = rank_histories(model, histories, seen, popularity(), N, rules=rules)
+    both = lists.from_model[:, :2].all(axis=1) & (lists.from_model.sum(axis=1) > 3)
+    assert both.sum() > 10
+    first, second = (kind[lists.items[both, place]] for place in (0, 1))
+    assert (first != second).all()

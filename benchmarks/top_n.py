@@ -192,8 +192,8 @@ def time_job(name: str, items: int, users: int) -> float:
     from recsys import schemas
     from recsys.bundle import BundleInfo, save_bundle
     from recsys.models import SequenceTransformer, TransformerConfig
-    from recsys.score.job import rank_in_workers
     from recsys.score.pack import write_pack
+    from recsys.score.workers import rank_in_workers
 
     def draw(count: int, salt: int) -> Any:
         cells = [F.lit(salt + at) for at in range(count)]

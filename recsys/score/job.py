@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.bundle import find_ranker, load_config
+from recsys.bundle import load_config
 from recsys.lake.parts import replace_in_parts
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.models import class_of
-from recsys.ranking.histories import Histories
 from recsys.score.attributes import add_user_codes, find_item_words
 from recsys.score.carry import (
     ScoredNight,
@@ -32,13 +29,13 @@ from recsys.score.carry import (
     find_unchanged,
     reason_to_score_all,
 )
-from recsys.score.lists import Lists
 from recsys.score.memory import describe_memory
-from recsys.score.pack import load_pack, write_pack
+from recsys.score.pack import write_pack
 from recsys.score.progress import progress
-from recsys.score.ranker import check_vectors, rank_histories
+from recsys.score.ranker import check_vectors
 from recsys.score.rules import NightRules
-from recsys.score.users import Versions, all_users
+from recsys.score.users import Versions, all_users, history_columns
+from recsys.score.workers import rank_in_workers
 
 
 @dataclass(frozen=True)
@@ -217,102 +214,3 @@ def _describe(
     if schemas.USER_ATTRIBUTES not in events:
         return users
     return add_user_codes(lake, users, bundle, versions.users, versions.user_attributes)
-
-
-def rank_in_workers(
-    users: DataFrame,
-    pack: str,
-    n: int,
-    events: Sequence[str] = (schemas.ITEMS,),
-    groups: Sequence[str] = (),
-) -> DataFrame:
-    """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
-
-    Args:
-        users: ``user_id``, ``seen_items`` and the columns ``events``.
-        pack: name of the file from ``write_pack``, sent to the executors.
-        n: length of the lists.
-        events: as ``history_columns`` gives them.
-        groups: the column rules_group, if the pack's rules tell users apart.
-    """
-    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
-    return chosen.mapInArrow(_Scorer(pack, n, tuple(events)), _LIST_DDL)
-
-
-_COLUMNS = {
-    "hours": schemas.EVENT_TIMES,
-    "event_types": schemas.EVENT_TYPES,
-    "user_idx": schemas.USER_IDX,
-    "user_attributes": schemas.USER_ATTRIBUTES,
-}
-
-
-def history_columns(bundle: Path) -> tuple[str, ...]:
-    """Columns that a bundle's models look at, named as in ``Histories``; items in any case."""
-    folders = [bundle, find_ranker(bundle)]
-    wanted = {name for f in folders if f is not None for name in load_config(f).looks_at}
-    return (schemas.ITEMS, *(column for name, column in _COLUMNS.items() if name in wanted))
-
-
-_TYPES = {c.name: c.type for c in schemas.GOLD_TOP_N.columns}
-_LIST_DDL = (
-    f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
-    f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
-)
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """What runs inside a Spark worker: batches of histories in, batches of lists out."""
-
-    pack: str
-    n: int
-    events: tuple[str, ...]
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pack = load_pack(SparkFiles.get(self.pack))
-        for batch in batches:
-            columns = {name: batch.column(name) for name in self.events}
-            users = columns.pop(schemas.USER_IDX, None)
-            histories = Histories(
-                **{name: _rows(column) for name, column in columns.items()},
-                user_idx=None if users is None else users.to_numpy(),
-            )
-            seen = _rows(batch.column(schemas.SEEN_ITEMS))
-            at = batch.schema.get_field_index(schemas.RULES_GROUP)
-            groups = batch.column(at).to_numpy() if at >= 0 else None
-            lists = rank_histories(
-                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index,
-                pack.rules, groups,
-            )  # fmt: skip
-            column = to_arrow(lists, pack.item_ids)
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
-            )
-
-
-def _rows(column: pa.Array) -> list[np.ndarray]:
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    return np.split(values, np.cumsum(lengths)[:-1])
-
-
-def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
-    """Lists as array<struct<rank, item_id, score, reason>>, without the places that are empty."""
-    real = lists.items > 0
-    lengths = real.sum(axis=1)
-    ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
-    reasons = np.where(lists.from_model, schemas.MODEL_REASON, schemas.POPULAR_REASON)
-    if lists.pinned is not None:
-        reasons = np.where(lists.pinned, schemas.PINNED_REASON, reasons)
-    entries = pa.StructArray.from_arrays(
-        [
-            pa.array(ranks[real]),
-            item_ids.take(pa.array(lists.items[real])),
-            pa.array(lists.scores[real], pa.float32()),
-            pa.array(reasons[real], pa.string()),
-        ],
-        [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
-    )
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), entries)

@@ -1,15 +1,17 @@
-"""Who gets a list, and which versions of the tables say so."""
+"""Who gets a list, by which versions of the tables, and what of a user models look at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.bundle import find_ranker, load_config
 from recsys.lake.tables import Lake
 
 _OF_USERS = (schemas.USER_IDX, schemas.USER_ATTRIBUTES)
@@ -47,3 +49,18 @@ def all_users(
         F.coalesce(F.col(schemas.BUCKET), F.lit(0)).alias(schemas.BUCKET),
         *[list_of(name) for name in (*events, schemas.SEEN_ITEMS) if name not in _OF_USERS],
     )
+
+
+_COLUMNS = {
+    "hours": schemas.EVENT_TIMES,
+    "event_types": schemas.EVENT_TYPES,
+    "user_idx": schemas.USER_IDX,
+    "user_attributes": schemas.USER_ATTRIBUTES,
+}
+
+
+def history_columns(bundle: Path) -> tuple[str, ...]:
+    """Columns that a bundle's models look at, named as in ``Histories``; items in any case."""
+    folders = [bundle, find_ranker(bundle)]
+    wanted = {name for f in folders if f is not None for name in load_config(f).looks_at}
+    return (schemas.ITEMS, *(column for name, column in _COLUMNS.items() if name in wanted))

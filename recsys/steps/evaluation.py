@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from recsys import schemas
 from recsys.bundle import load_ranker
+from recsys.checks import RED, YELLOW
 from recsys.errors import TrackingError
 from recsys.lake.baselines import train_als
 from recsys.lake.item_links import read_neighbors
 from recsys.lake.popularity import Popularity, read_popularity
+from recsys.lake.publish import published_before
 from recsys.lake.quality import CheckResult
 from recsys.lake.sequences import holdout_cutoff
 from recsys.ranking.metrics import Interval
@@ -110,13 +112,17 @@ def _judge_chosen(
         same = champion is not None and anchor.version == champion.version
         report = by_name.get("champion" if same else "anchor", by_name["model"])
         rivals["anchor"] = report, limits.below_anchor
-    return judge_rivals(
+    results = judge_rivals(
         by_name["model" if is_new else "champion"],
         rivals,
         context.run_date,
         context.written("build_gold", schemas.GOLD_HOLDOUT),
         context.settings.evaluate.bootstrap_samples,
     )
+    if published_before(context.lake, context.run_date) is not None:
+        return results
+    # No lists could stay live in the place of these: a warning is all that helps.
+    return [replace(found, status=YELLOW) if found.status == RED else found for found in results]
 
 
 def _compare(context: Context, cases: evaluation.Cases, others: Mapping[str, Path]) -> list[Report]:
@@ -168,7 +174,7 @@ def _evaluate_bundle(
     users = context.written("build_silver", schemas.SILVER_USERS)
     histories = describe_users(lake, cases.histories, bundle, users, context.attributes_version())
     model = load_extended(lake, bundle, items, num_items)
-    described = dataclasses.replace(cases, histories=histories)
+    described = replace(cases, histories=histories)
     ranker, given = load_ranker(bundle), (model, described, popularity, context.settings.evaluate)
     reports = [evaluation.evaluate_model(name, *given, ranker, rules)]
     if rules is not None:

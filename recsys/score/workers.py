@@ -1,0 +1,100 @@
+"""What runs inside Spark's workers: batches of histories in, batches of lists out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame
+
+from recsys import schemas
+from recsys.ranking.histories import Histories
+from recsys.score.lists import Lists
+from recsys.score.pack import load_pack
+from recsys.score.ranker import rank_histories
+
+_TYPES = {c.name: c.type for c in schemas.GOLD_TOP_N.columns}
+_LIST_DDL = (
+    f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
+    f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
+)
+
+
+def rank_in_workers(
+    users: DataFrame,
+    pack: str,
+    n: int,
+    events: Sequence[str] = (schemas.ITEMS,),
+    groups: Sequence[str] = (),
+) -> DataFrame:
+    """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
+
+    Args:
+        users: ``user_id``, ``seen_items`` and the columns ``events``.
+        pack: name of the file from ``write_pack``, sent to the executors.
+        n: length of the lists.
+        events: as ``history_columns`` gives them.
+        groups: the column rules_group, if the pack's rules tell users apart.
+    """
+    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
+    return chosen.mapInArrow(_Scorer(pack, n, tuple(events)), _LIST_DDL)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """What runs inside a Spark worker: batches of histories in, batches of lists out."""
+
+    pack: str
+    n: int
+    events: tuple[str, ...]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pack = load_pack(SparkFiles.get(self.pack))
+        for batch in batches:
+            columns = {name: batch.column(name) for name in self.events}
+            users = columns.pop(schemas.USER_IDX, None)
+            histories = Histories(
+                **{name: _rows(column) for name, column in columns.items()},
+                user_idx=None if users is None else users.to_numpy(),
+            )
+            seen = _rows(batch.column(schemas.SEEN_ITEMS))
+            at = batch.schema.get_field_index(schemas.RULES_GROUP)
+            groups = batch.column(at).to_numpy() if at >= 0 else None
+            lists = rank_histories(
+                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index,
+                pack.rules, groups,
+            )  # fmt: skip
+            column = to_arrow(lists, pack.item_ids)
+            yield pa.RecordBatch.from_arrays(
+                [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
+            )
+
+
+def _rows(column: pa.Array) -> list[np.ndarray]:
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    return np.split(values, np.cumsum(lengths)[:-1])
+
+
+def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
+    """Lists as array<struct<rank, item_id, score, reason>>, without the places that are empty."""
+    real = lists.items > 0
+    lengths = real.sum(axis=1)
+    ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
+    reasons = np.where(lists.from_model, schemas.MODEL_REASON, schemas.POPULAR_REASON)
+    if lists.pinned is not None:
+        reasons = np.where(lists.pinned, schemas.PINNED_REASON, reasons)
+    entries = pa.StructArray.from_arrays(
+        [
+            pa.array(ranks[real]),
+            item_ids.take(pa.array(lists.items[real])),
+            pa.array(lists.scores[real], pa.float32()),
+            pa.array(reasons[real], pa.string()),
+        ],
+        [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
+    )
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), entries)

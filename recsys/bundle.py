@@ -37,6 +37,8 @@ class BundleInfo:
         run_id: MLflow run; empty without tracking.
         metrics: validation metrics at the best epoch.
         trained_before: first moment (UTC, ISO) of which training saw nothing; empty: not known.
+        catalogue: hash of the items and their item_idx (``lake.popularity.hash_items``); empty: not
+            known.
     """
 
     run_date: str
@@ -47,6 +49,7 @@ class BundleInfo:
     run_id: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     trained_before: str = ""
+    catalogue: str = ""
 
 
 def save_bundle(
@@ -120,6 +123,18 @@ def load_info(path: str | Path) -> BundleInfo:
         raise _broken(file, f"does not say where the model comes from: {error}") from None
 
 
+def check_files(path: str | Path) -> None:
+    """Find a bundle's damage before many workers do.
+
+    Raises:
+        RecsysError: as ``load_bundle``, of the model's weights or of its ranker's.
+    """
+    for folder in (Path(path), find_ranker(path)):
+        if folder is not None:
+            description = _read_description(folder / BUNDLE_FILE)
+            _check_hash(folder / WEIGHTS_FILE, description["weights_sha256"])
+
+
 def load_for_scoring(path: str | Path, links: Links | None = None) -> Recommender:
     """The model alone, on the CPU, as it is cheapest to ask.
 
@@ -173,16 +188,20 @@ def _read_description(file: Path) -> dict[str, Any]:
 
 
 def _read_weights(file: Path, sha256: str) -> dict[str, torch.Tensor]:
+    _check_hash(file, sha256)
+    weights: dict[str, torch.Tensor] = torch.load(
+        file, map_location="cpu", weights_only=True, mmap=True
+    )
+    return weights
+
+
+def _check_hash(file: Path, sha256: str) -> None:
     try:
         found = _hash(file)
     except OSError as error:
         raise _broken(file, f"can't be read: {error}") from None
     if found != sha256:
         raise _broken(file, f"is damaged: its SHA-256 differs from {BUNDLE_FILE}")
-    weights: dict[str, torch.Tensor] = torch.load(
-        file, map_location="cpu", weights_only=True, mmap=True
-    )
-    return weights
 
 
 def _hash(path: Path) -> str:

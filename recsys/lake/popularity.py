@@ -22,6 +22,15 @@ def read_item_ids(lake: Lake, version: int) -> list[str]:
     return ids
 
 
+def hash_items(lake: Lake, version: int, num_items: int) -> str:
+    """A hash of the first ``num_items`` items and their numbers: of no other lake's, surely."""
+    first = lake.read(schemas.SILVER_ITEMS, version).where(F.col(schemas.ITEM_IDX) <= num_items)
+    row = F.xxhash64(schemas.ITEM_IDX, schemas.ITEM_ID)
+    found = first.agg(F.count(F.lit(1)), F.bit_xor(row)).first()
+    assert found is not None, "an aggregate has a row"
+    return f"{found[0]}-{(found[1] or 0) % 2**64:016x}"
+
+
 @dataclass(frozen=True)
 class Popularity:
     """Popularity by item index, float32 [items + 1]; 0 is an item without any event so far.

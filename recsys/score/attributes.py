@@ -11,9 +11,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.bundle import load_config, load_for_scoring
+from recsys.bundle import load_config, load_for_scoring, load_info
+from recsys.errors import TrackingError
 from recsys.lake.item_links import read_hashed
 from recsys.lake.local import local_frame
+from recsys.lake.popularity import hash_items
 from recsys.lake.tables import Lake
 from recsys.lake.user_links import hash_users
 from recsys.models import Links, Recommender
@@ -39,8 +41,30 @@ def find_item_words(
     return group_links(items, linked, weights, num_items)
 
 
+def check_catalogue(lake: Lake, bundle: Path, items_version: int) -> None:
+    """Refuse a model whose item numbers mean other items.
+
+    Raises:
+        TrackingError: the bundle was trained on another catalogue than this lake's.
+    """
+    info = load_info(bundle)
+    if info.catalogue and info.catalogue != hash_items(lake, items_version, info.num_items):
+        raise TrackingError(
+            f"the model of {info.run_date} (run {info.run_id}) was trained on another catalogue: "
+            f"its {info.num_items:,} items are not this lake's first ones",
+            where=str(bundle),
+            do="does another lake use the same tracking.model_name? Give each lake a name of its "
+            "own; the lists published before stay live",
+        )
+
+
 def load_extended(lake: Lake, bundle: Path, items_version: int, num_items: int) -> Recommender:
-    """A bundle's model for scoring, with today's items as far as it can know them."""
+    """A bundle's model for scoring, with today's items as far as it can know them.
+
+    Raises:
+        TrackingError: as ``check_catalogue``.
+    """
+    check_catalogue(lake, bundle, items_version)
     words = find_item_words(lake, bundle, items_version, num_items)
     links = None if words is None else Links(*map(torch.from_numpy, words))
     return load_for_scoring(bundle, links)

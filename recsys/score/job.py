@@ -16,12 +16,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.bundle import load_config
+from recsys.bundle import check_files, load_config
 from recsys.lake.parts import replace_in_parts
 from recsys.lake.popularity import read_item_ids, read_popularity
 from recsys.lake.tables import Commit, Lake
 from recsys.models import class_of
-from recsys.score.attributes import add_user_codes, find_item_words
+from recsys.score.attributes import add_user_codes, check_catalogue, find_item_words
 from recsys.score.carry import (
     ScoredNight,
     carry_lists,
@@ -76,6 +76,8 @@ def score_users(
 
     Raises:
         ConfigError: rules compare item vectors, and the model has none.
+        RecsysError: the bundle is damaged.
+        TrackingError: it was trained on another lake's catalogue.
     """
     night = _prepare(lake, bundle, model_version, versions, run_date, say, rules)
     users = _describe(lake, bundle, versions, run_date, night.events, rules)
@@ -132,6 +134,8 @@ def _prepare(
 ) -> _Night:
     """Write the pack and give it to the executors."""
     settings, config = lake.settings, load_config(bundle)
+    check_files(bundle)
+    check_catalogue(lake, bundle, versions.items)
     item_ids = read_item_ids(lake, versions.items)
     items = len(item_ids) - 1
     arrays, n = None if rules is None else rules.arrays, settings.score.n

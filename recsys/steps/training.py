@@ -15,6 +15,7 @@ from recsys.errors import ConfigError
 from recsys.lake.examples import write_examples
 from recsys.lake.item_links import link_kinds, pin_item_links, write_item_links
 from recsys.lake.pinning import pin_training_table
+from recsys.lake.popularity import hash_items
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.staging import stage_files
 from recsys.lake.tables import Commit
@@ -89,6 +90,9 @@ def plan_training(context: Context) -> TrainingPlan:
         },
         num_users=context.highest(schemas.SILVER_USERS, schemas.USER_IDX),
         trained_before=holdout_cutoff(settings.gold, context.run_date).isoformat(),
+        catalogue=hash_items(
+            context.lake, context.written("build_silver", schemas.SILVER_ITEMS), num_items
+        ),
     )
     rows = [made.rows if made else 0 for made in (links, users)]
     return TrainingPlan(job, read, written, *rows)

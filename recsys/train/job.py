@@ -60,6 +60,7 @@ class TrainingJob:
         new_items: item_idx of which the model to start from has seen no event, though it may have
             rows for them.
         trained_before: first moment (UTC, ISO) that is held out; goes into the bundle.
+        catalogue: hash of the items and their item_idx; goes into the bundle.
         ranker_bundle: bundle of the ranker that goes into this job's bundle; empty: none does.
     """
 
@@ -80,6 +81,7 @@ class TrainingJob:
     trial: TrialKey | None = None
     new_items: list[int] = field(default_factory=list)
     trained_before: str = ""
+    catalogue: str = ""
 
     @property
     def online(self) -> bool:

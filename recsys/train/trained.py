@@ -18,5 +18,6 @@ def save_trained(job: TrainingJob, model: Recommender, result: TrainingResult) -
         run_id=result.run_id,
         metrics=result.metrics,
         trained_before=job.trained_before,
+        catalogue=job.catalogue,
     )
     save_bundle(job.bundle_dir, model, info, job.ranker_bundle or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlparse
@@ -13,13 +14,17 @@ from pyspark.sql import SparkSession
 
 from recsys import schemas
 from recsys.bundle import BundleInfo, save_bundle
-from recsys.errors import PublishError
+from recsys.config import load_settings
+from recsys.errors import PublishError, RecsysError, TrackingError
+from recsys.lake.popularity import hash_items
+from recsys.lake.tables import Lake
 from recsys.score.checks import check_lists
 from recsys.score.job import score_users
 from tests.ranked_users import (
     COMPLETE,
     FAN,
     HISTORIES,
+    ITEMS,
     KNOWN,
     NEWCOMER,
     SILENT,
@@ -36,6 +41,7 @@ from tests.spark.scored_lists import (
     add_lists,
     change,
     score_once,
+    sequence_row,
     with_first,
 )
 
@@ -99,6 +105,49 @@ def test_an_application_scores_again_and_keeps_what_it_sends(scored: Scored) -> 
     sent = spark.sparkContext.listFiles
     assert sent
     assert all(Path(urlparse(file).path).exists() for file in sent)
+
+
+def test_a_damaged_model_and_one_of_another_catalogue_are_refused(scored: Scored) -> None:
+    lake, versions = scored.lake, scored.versions
+    before = lake.version(schemas.GOLD_TOP_N)
+    there = hash_items(lake, versions.items, KNOWN)
+    info = BundleInfo(str(NIGHT), "f", KNOWN, 4, catalogue=there)
+    mine, other = (scored.bundle.parent / name for name in ("mine", "foreign"))
+    save_bundle(mine, random_model(), info)
+    assert score_users(lake, mine, "8", versions, NIGHT + timedelta(days=200)).commit.rows == USERS
+    # Of another lake, where two items have come in another order.
+    items = [(f"i{3 - n if n < 3 else n}", n, NIGHT, None, None) for n in range(1, KNOWN + 1)]
+    table = lake.spark.createDataFrame(items, schemas.SILVER_ITEMS.ddl)
+    swapped = lake.replace(schemas.SILVER_ITEMS, table).version
+    save_bundle(other, random_model(), replace(info, catalogue=hash_items(lake, swapped, KNOWN)))
+    with pytest.raises(TrackingError, match="another catalogue: its 20 items are not") as caught:
+        score_users(lake, other, "8", versions, NIGHT)
+    assert "tracking.model_name" in caught.value.do
+
+    weights = mine / "weights.pt"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RecsysError, match=r"weights\.pt is damaged"):
+        score_users(lake, mine, "8", versions, NIGHT)
+    assert lake.version(schemas.GOLD_TOP_N) == before + 1
+
+
+def test_lists_longer_than_the_catalogue_and_a_history_of_100000_events(scored: Scored) -> None:
+    settings = load_settings(None, [f"lake.root={scored.lake.settings.lake.root}", "score.n=1000"])
+    lake, day = Lake(scored.lake.spark, settings), NIGHT + timedelta(days=250)
+    rows = [sequence_row(user, *history) for user, history in HISTORIES.items()]
+    rows[0] = sequence_row(1, [1 + at % ITEMS for at in range(100_000)], HISTORIES[1][1])
+    table = lake.spark.createDataFrame(rows, schemas.GOLD_SEQUENCES.ddl)
+    long = lake.replace(schemas.GOLD_SEQUENCES, table).version
+    versions = replace(scored.versions, sequences=long)
+    commit = score_users(lake, scored.bundle, "8", versions, day).commit
+    assert check_lists(lake, commit.version, versions, day) == USERS
+    found = lake.read(schemas.GOLD_TOP_N, commit.version).where(f"run_date = '{day}'").collect()
+    lengths = {row["user_id"]: len(row["recommendations"]) for row in found}
+    shown = ITEMS - 1  # item 9 was never seen by anybody
+    assert lengths["u1"] == shown - len({*HISTORIES[1][1]} - {9})
+    assert lengths[f"u{SILENT}"] == shown
 
 
 def test_good_lists_pass_the_checks(scored: Scored) -> None:

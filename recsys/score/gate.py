@@ -96,6 +96,7 @@ def judge_rivals(
     run_date: date,
     table_version: int,
     samples: int,
+    is_first: bool = False,
 ) -> list[CheckResult]:
     """The model in charge beside what it must not be worse than, on the same users.
 
@@ -107,6 +108,8 @@ def judge_rivals(
         rivals: by name, with their limits as shares of their NDCG.
         table_version: of gold/holdout, for the report.
         samples: of the bootstrap.
+        is_first: nothing was published before, so no older lists could stay live: what would be red
+            is yellow.
     """
     results = []
     for name, (rival, limits) in rivals.items():
@@ -115,6 +118,7 @@ def judge_rivals(
         interval = metrics.bootstrap_interval(differences, samples, seed=1)
         below = (theirs - mine) / theirs if theirs > 0 else 0.0
         status = _judge(below, limits) if interval.high < 0 else GREEN
+        status = YELLOW if is_first and status == RED else status
         results.append(
             CheckResult(
                 run_date, "evaluate", schemas.GOLD_HOLDOUT.name, table_version,

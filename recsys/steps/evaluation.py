@@ -9,7 +9,6 @@ from pathlib import Path
 
 from recsys import schemas
 from recsys.bundle import load_ranker
-from recsys.checks import RED, YELLOW
 from recsys.errors import TrackingError
 from recsys.lake.baselines import train_als
 from recsys.lake.item_links import read_neighbors
@@ -112,17 +111,14 @@ def _judge_chosen(
         same = champion is not None and anchor.version == champion.version
         report = by_name.get("champion" if same else "anchor", by_name["model"])
         rivals["anchor"] = report, limits.below_anchor
-    results = judge_rivals(
+    return judge_rivals(
         by_name["model" if is_new else "champion"],
         rivals,
         context.run_date,
         context.written("build_gold", schemas.GOLD_HOLDOUT),
         context.settings.evaluate.bootstrap_samples,
+        is_first=published_before(context.lake, context.run_date) is None,
     )
-    if published_before(context.lake, context.run_date) is not None:
-        return results
-    # No lists could stay live in the place of these: a warning is all that helps.
-    return [replace(found, status=YELLOW) if found.status == RED else found for found in results]
 
 
 def _compare(context: Context, cases: evaluation.Cases, others: Mapping[str, Path]) -> list[Report]:

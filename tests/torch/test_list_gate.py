@@ -114,10 +114,11 @@ def test_a_model_below_popularity_is_red_where_that_is_no_chance() -> None:
     popular = report("popularity", dice.uniform(0.4, 0.6, 500))
     rivals = {"popularity": (popular, (0.0, 0.1))}
 
-    def judge(values: np.ndarray) -> str:
-        return judge_rivals(report("model", values), rivals, NIGHT, 1, 200)[0].status
+    def judge(values: np.ndarray, is_first: bool = False) -> str:
+        return judge_rivals(report("model", values), rivals, NIGHT, 1, 200, is_first)[0].status
 
     assert judge(popular.per_user - 0.2) == RED
+    assert judge(popular.per_user - 0.2, is_first=True) == YELLOW
     assert judge(popular.per_user - 0.01) == YELLOW
     assert judge(popular.per_user) == GREEN
     # The mean is a fifth below, but a few users decide it.

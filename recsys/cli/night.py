@@ -83,7 +83,6 @@ def _dates(last: date, nights: int) -> list[date]:
 def _run(options: argparse.Namespace, dates: Sequence[date], steps: Sequence[Step]) -> Lake:
     settings, log = read_settings(options)
     lake = Lake(build_session(settings, f"recsys {options.name} {dates[-1]}"), settings)
-    wanted = [step for step in steps if step.wanted(settings)]
     for run_date in dates:
-        run_steps(settings, log, lake, run_date, wanted, options.force)
+        run_steps(settings, log, lake, run_date, steps, options.force)
     return lake

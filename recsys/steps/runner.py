@@ -31,13 +31,16 @@ _NOT_PART_OF_RESULT = {
 def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
     """Run steps in order; each is skipped where its last success had the same inputs.
 
+    A step that the settings don't ask for is left out.
+
     Raises:
         RecsysError: a step failed; the failure is recorded, later steps did not run.
     """
     with context.lake.explain_damage():
         check_schema_version(context.lake)
         context.refresh()
-        return {step.name: _run_step(context, step) for step in steps}
+        wanted = [step for step in steps if step.wanted(context.settings)]
+        return {step.name: _run_step(context, step) for step in wanted}
 
 
 def _run_step(context: Context, step: Step) -> StageRun:

@@ -15,10 +15,13 @@ from recsys.config.export import (
     StoreTarget,
 )
 from recsys.config.gate import Gate
+from recsys.config.generate import Generate
+from recsys.config.lake import Gold
+from recsys.config.lists import Als, Evaluate
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.rules import RUN_DATE, Filter, Pin, Rules
 from recsys.config.section import Section
-from recsys.config.sections import Als, Evaluate, Generate, Gold, Settings
+from recsys.config.settings import Settings
 from recsys.config.space import (
     Choice,
     Range,

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from recsys.config.export import explain_target
-from recsys.config.sections import Settings
+from recsys.config.settings import Settings
 from recsys.errors import ConfigError
 
 SPACE_FILE = "search.yaml"

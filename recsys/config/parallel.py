@@ -9,7 +9,7 @@ from pydantic import Field
 from recsys.config.section import Section
 
 if TYPE_CHECKING:
-    from recsys.config.sections import Settings
+    from recsys.config.settings import Settings
 
 _MICRO_BATCHES_A_STAGE = 4
 _HOLD_BACK = ("int8", "top_k", "power_sgd")

@@ -19,7 +19,7 @@ from recsys.config.loading import (
     nest,
     read_conf,
 )
-from recsys.config.sections import Settings
+from recsys.config.settings import Settings
 from recsys.errors import ConfigError
 
 _SECTIONS = ("model", "train")

@@ -99,8 +99,8 @@ def find_unchanged(users: DataFrame, before: DataFrame) -> DataFrame:
         users: of tonight: ``user_id`` and what lists depend on.
         before: the same columns of the earlier night.
     """
-    now, was = (rows.select(schemas.USER_ID, _hash(rows).alias(name))
-                for rows, name in ((users, "now"), (before, "was")))  # fmt: skip
+    now = users.select(schemas.USER_ID, _hash(users).alias("now"))
+    was = before.select(schemas.USER_ID, _hash(before).alias("was"))
     both = now.join(was, schemas.USER_ID)
     return both.where(F.col("now") == F.col("was")).select(schemas.USER_ID)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recsys import schemas
+from recsys.errors import TrackingError
 from recsys.lake.publish import Published, published_before
 from recsys.lake.quality import CheckResult, read_checks
 from recsys.score.comparison import compare_lists
@@ -30,10 +31,19 @@ def judge_night(context: Context, night: Published) -> list[CheckResult]:
         evaluated["gate"],
         context.history.past.get(("score_users", schemas.GOLD_TOP_N.name), {}),
     )
-    name, run_id = f"lists/{context.run_date}.html", context.done("train").details["run_id"]
-    open_tracking(context.settings).log_report(run_id, name, render_page(page))
-    context.say(f"  the lists beside those published before: {name} of MLflow run {run_id}")
+    _keep_page(context, page)
     return results
+
+
+def _keep_page(context: Context, page: Page) -> None:
+    """A page that can't be kept costs no night: its figures are in ops/checks."""
+    name, run_id = f"lists/{context.run_date}.html", context.done("train").details["run_id"]
+    try:
+        open_tracking(context.settings).log_report(run_id, name, render_page(page))
+    except TrackingError as error:
+        context.say(f"  the page on the lists is not kept: {error.what}")
+    else:
+        context.say(f"  the lists beside those published before: {name} of MLflow run {run_id}")
 
 
 def _figures(name: str, details: Mapping[str, str]) -> ModelFigures:

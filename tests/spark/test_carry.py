@@ -7,7 +7,6 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 from recsys import schemas
 from recsys.config import load_settings
@@ -16,17 +15,12 @@ from recsys.score.carry import ScoredNight
 from recsys.score.job import Scored, score_users
 from recsys.score.users import Versions
 from tests.ranked_users import HISTORIES, ITEMS, USERS, N, popularity
-from tests.spark.scored_lists import NIGHT, score_once, sequence_row
+from tests.spark.scored_lists import NIGHT, sequence_row
 from tests.spark.scored_lists import Scored as Lists
 
 pytestmark = pytest.mark.spark
 
 TODAY = NIGHT + timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def first(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lists:
-    return score_once(spark, tmp_path_factory.mktemp("carry"))
 
 
 def as_earlier(lists: Lists) -> ScoredNight:
@@ -73,21 +67,21 @@ def change_some(lists: Lists) -> Versions:
     )
 
 
-def test_what_did_not_change_is_carried_over_and_equals_a_full_night(first: Lists) -> None:
-    today = change_some(first)
-    full, wanted, _ = score(first, today)
+def test_what_did_not_change_is_carried_over_and_equals_a_full_night(scored: Lists) -> None:
+    today = change_some(scored)
+    full, wanted, _ = score(scored, today)
     assert (full.carried, full.full_night) == (0, TODAY)
     some, found, said = score(
-        first, today, "7", as_earlier(first), TODAY, "score.commits=3", "score.partitions=6"
+        scored, today, "7", as_earlier(scored), TODAY, "score.commits=3", "score.partitions=6"
     )
     model_alone = [
         user
-        for user, entries in first.lists.items()
+        for user, entries in scored.lists.items()
         if len(entries) == N and {entry["reason"] for entry in entries} == {"model"}
     ]
     assert some.carried == len(set(model_alone) - {"u1", "u2"}) > USERS // 2
     assert some.full_night == NIGHT
-    assert some.basis == full.basis == first.basis
+    assert some.basis == full.basis == scored.basis
     assert f"{some.carried} lists are carried over from {NIGHT}" in said[-1]
     assert sorted(found) == sorted(wanted) == sorted(f"u{n}" for n in range(1, USERS + 2))
     for user, entries in wanted.items():
@@ -95,14 +89,14 @@ def test_what_did_not_change_is_carried_over_and_equals_a_full_night(first: List
         scores = [entry.pop("score") for entry in entries]
         assert [entry.pop("score") for entry in found[user]] == pytest.approx(scores, rel=1e-5)
         assert found[user] == entries
-    assert wanted["u1"] != [{**e, "score": 0} for e in first.lists["u1"]]
+    assert wanted["u1"] != [{**e, "score": 0} for e in scored.lists["u1"]]
 
 
-def test_everybody_is_scored_where_a_list_could_be_wrong(first: Lists) -> None:
-    earlier, versions = as_earlier(first), first.versions
+def test_everybody_is_scored_where_a_list_could_be_wrong(scored: Lists) -> None:
+    earlier, versions = as_earlier(scored), scored.versions
 
     def reason(earlier: ScoredNight, day: date = TODAY, *overrides: str, model: str = "7") -> str:
-        done, _, said = score(first, versions, model, earlier, day, *overrides)
+        done, _, said = score(scored, versions, model, earlier, day, *overrides)
         assert (done.carried, done.full_night) == (0, day)
         return said[-1]
 

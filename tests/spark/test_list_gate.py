@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from recsys import schemas
+from recsys.lake.operations import SUCCEEDED, StageRun
 from recsys.lake.publish import Published, publish, published_before
 from recsys.lake.tables import Lake
 from recsys.score.comparison import compare_lists
+from recsys.steps.context import Context
+from recsys.steps.list_gate import judge_night
+from tests.spark.tiny_logs import log_format
 
 pytestmark = pytest.mark.spark
 
@@ -27,7 +31,8 @@ def a_list(items: list[int], scores: list[float], reason: str = "model") -> list
 
 
 def test_two_nights_side_by_side(make_lake: Callable[..., Lake]) -> None:
-    lake = make_lake()
+    # Nobody listens there: the page is not worth a night.
+    lake = make_lake("tracking.uri=http://127.0.0.1:9", "tracking.timeout_seconds=1")
     assert published_before(lake, NIGHT) is None
     items = [(f"i{n}", n, NIGHT, None, None) for n in range(1, 9)]
     catalogue = lake.spark.createDataFrame(items, schemas.SILVER_ITEMS.ddl)
@@ -78,3 +83,14 @@ def test_two_nights_side_by_side(make_lake: Callable[..., Lake]) -> None:
     np.testing.assert_array_equal(np.sort(alone.scores_now), [1.0, 2.0, 3.0, 4.0])
     sampled = compare_lists(lake, second, first, sample_users=1)
     assert set(sampled.overlaps.tolist()) < {0.0, 0.5, 1.0}
+
+    said: list[str] = []
+    stages = {"train": {"run_id": "lost"}, "evaluate": {"gate": "first model"}}
+    runs = {
+        name: StageRun(LATER, name, SUCCEEDED, "f", details=details)
+        for name, details in stages.items()
+    }
+    context = Context(lake.settings, log_format(), LATER, lake, say=said.append, runs=runs)
+    results = {result.check: result.value for result in judge_night(context, second)}
+    assert results["overlap with the published lists"] == 0.5
+    assert "the page on the lists is not kept: MLflow failed" in said[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,8 @@ WHOLE = [f"{number}{letter}" for number in range(3) for letter in "ab"]
 def test_a_run_that_was_cut_off_goes_on(make_lake: Callable[..., Lake]) -> None:
     lake, made = make_lake(), []
     lake.append(TABLE, frame(lake, ["old"]))
+    files = Path(lake.path(TABLE)).glob("run_date=*/*.parquet")
+    assert lake.size(TABLE, 0) == sum(file.stat().st_size for file in files)
     with pytest.raises(Cut):
         replace_in_parts(lake, TABLE, make_parts(lake, made, cut_before=2), WHERE, "k")
     assert users_of(lake) == WHOLE[:4]

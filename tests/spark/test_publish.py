@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from pyspark.sql import SparkSession
 
 from recsys import schemas
 from recsys.errors import PublishError
@@ -22,16 +21,10 @@ from tests.spark.scored_lists import (
     Scored,
     add_lists,
     change,
-    score_once,
     with_first,
 )
 
 pytestmark = pytest.mark.spark
-
-
-@pytest.fixture(scope="module")
-def scored(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    return score_once(spark, tmp_path_factory.mktemp("score"))
 
 
 def test_nothing_is_live_before_the_first_publication(make_lake: Callable[..., Lake]) -> None:

@@ -10,7 +10,6 @@ from urllib.parse import urlparse
 
 import pytest
 import torch
-from pyspark.sql import SparkSession
 
 from recsys import schemas
 from recsys.bundle import BundleInfo, save_bundle
@@ -40,17 +39,11 @@ from tests.spark.scored_lists import (
     Scored,
     add_lists,
     change,
-    score_once,
     sequence_row,
     with_first,
 )
 
 pytestmark = pytest.mark.spark
-
-
-@pytest.fixture(scope="module")
-def scored(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    return score_once(spark, tmp_path_factory.mktemp("score"))
 
 
 def reasons(scored: Scored, user: int) -> list[str]:

@@ -35,14 +35,19 @@ def score_pairs(
         longest: at least the norms of ``vectors``, float64 [1].
     """
     wide = users.double()
-    # Twice the bound, so that the rounding of the norms does not matter.
-    doubt = 2.0**-52 * users.shape[1] * torch.linalg.vector_norm(wide, dim=1) * longest
+    doubt = doubt_sums(wide, longest)
     scores = torch.empty(len(user), dtype=torch.float32, device=users.device)
     for at in range(0, len(user), _PAIRS_AT_ONCE):
         part = slice(at, at + _PAIRS_AT_ONCE)
         ours, theirs = wide.index_select(0, user[part]), vectors.index_select(0, row[part])
         scores[part] = _multiply(ours, theirs.double(), doubt[user[part]])
     return scores + 0.0
+
+
+def doubt_sums(users: Tensor, longest: Tensor) -> Tensor:
+    """The doubt of sums in float64 for each of float64 [users, dims], float64 [users]."""
+    # Twice the bound, so that the rounding of the norms does not matter.
+    return 2.0**-52 * users.shape[1] * torch.linalg.vector_norm(users, dim=1) * longest
 
 
 def _multiply(ours: Tensor, theirs: Tensor, doubt: Tensor) -> Tensor:

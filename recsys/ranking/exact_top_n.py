@@ -20,8 +20,9 @@ dims 2^-24 (1 + 2^-8) |u| |v| (Higham 2002, section 3.1, for dims up to 2^16).
 **Floors.** Each user has a guessed floor, from the rough scores of a sample of items. An item is
 excluded where its rough score plus its bound lies below; this is a comparison of integers with a
 number per user and block. Candidates are then sorted out by their bounds, and those that remain are
-scored exactly. If the n-th best has at least the floor's score, nobody who was excluded belongs
-above it; otherwise the user is ranked again from a float32 product with all items.
+scored exactly (``candidates``, compiled). If the n-th best has at least the floor's score, nobody
+who was excluded belongs above it; otherwise the user is ranked again from a float32 product with
+all items, as all are on a GPU.
 
 Source: rough scores and exact ones for what they can't exclude are the filter and refine steps of
 nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", section 3.1.2.
@@ -35,11 +36,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from recsys.ranking.exact_scores import score_pairs
-from recsys.ranking.item_index import BLOCK, ItemIndex
-from recsys.ranking.rough_scores import BLOCKS_AT_ONCE, TINY, Hidden, Pairs, float32_error, scan
+from recsys.ranking.candidates import LOST, Room, Rows, Scratch, Users, take_best
+from recsys.ranking.dense_top_n import rank_all
+from recsys.ranking.exact_scores import doubt_sums
+from recsys.ranking.item_index import ItemIndex
+from recsys.ranking.rough_scores import Hidden, Rough, describe_blocks, make_rough, scan
 from recsys.ranking.top_n import (
     NAN_MESSAGE,
     PADDING_ITEM,
@@ -50,14 +52,8 @@ from recsys.ranking.top_n import (
 )
 
 _USERS_AT_ONCE = 256
-_DENSE_SCORES_AT_ONCE = 4_000_000
-_MOST_PAIRS = 2_000_000
-_SMALL = 4 * BLOCK
+_LEAST_CAPACITY = 512
 _LARGEST_SCORE = 1e38
-MOST_BYTES = 100 * (_MOST_PAIRS + _USERS_AT_ONCE * BLOCK * BLOCKS_AT_ONCE)
-"""Memory of ``rank_products`` where all scores are so near to each other that all are candidates:
-the candidates of one span of blocks on top of those that are kept, with their copies."""
-_LOWER_HALF, _TURN, _NO_KEY = 0xFFFFFFFF, 0x7FFFFFFF, -(2**63)
 
 
 def rank_products(
@@ -125,15 +121,56 @@ def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItem
             torch.full((len(users), n), PADDING_ITEM, device=users.device),
             torch.full((len(users), n), -torch.inf, device=users.device),
         )
-    floor = _guess_floor(users, index, n, hidden)
-    if floor is None:
-        return _rank_all(users, index, n, hidden)
-    found = _take_best(users, index, n, _scan(users, index, n, hidden, floor))
-    again = torch.nonzero(found.scores[:, -1] < floor)[:, 0]
+    if users.device.type != "cpu":
+        return rank_all(users, index, n, hidden)
+    rough = make_rough(users, index)
+    floor = _guess_floor(rough, index, n, hidden)
+    found, lost = _rank_compiled(users, rough, index, n, hidden, floor)
+    # Too high a floor leaves too few.
+    few = torch.nonzero(~lost & (found.scores[:, -1] < floor))[:, 0]
+    if len(few):
+        part = Rough(*(column[few] for column in rough))
+        floor = torch.full_like(part.size, -torch.inf)
+        better, lost[few] = _rank_compiled(
+            users[few], part, index, n, hidden.of(few, len(users)), floor
+        )
+        found.items[few], found.scores[few] = better
+    again = torch.nonzero(lost)[:, 0]
     if len(again):
-        better = _rank_all(users[again], index, n, _only(hidden, again, len(users)))
+        better = rank_all(users[again], index, n, hidden.of(again, len(users)))
         found.items[again], found.scores[again] = better
     return found
+
+
+def _rank_compiled(
+    users: Tensor, rough: Rough, index: ItemIndex, n: int, hidden: Hidden, floor: Tensor
+) -> tuple[RankedItems, Tensor]:
+    """Lists of what reaches a floor, and who was lost, bool [users]."""
+    wide = users.double()
+    given = Users(
+        *(column.numpy() for column in (wide, *rough[1:], doubt_sums(wide, index.longest)))
+    )
+    rows = Rows(index.vectors.numpy(), index.items.numpy())
+    shape = len(users), _capacity(n)
+    kind = np.int32 if len(index.codes) else np.float32
+    room = Room(
+        np.zeros(len(users), np.int64), floor.clone().numpy(),
+        np.empty(shape, np.int32), np.empty(shape, kind),
+    )  # fmt: skip
+    low, high = np.empty((2, shape[1]))
+    scratch = Scratch(low, high, np.empty(shape[1], np.int64))
+    scan(rough, index, hidden, given, rows, n, room, scratch)
+    found = RankedItems(
+        torch.empty((len(users), n), dtype=torch.int64), torch.empty((len(users), n))
+    )
+    blocks = describe_blocks(index)
+    take_best(given, rows, blocks, n, room, scratch, found.items.numpy(), found.scores.numpy())
+    return found, torch.from_numpy(room.filled) == LOST
+
+
+def _capacity(n: int) -> int:
+    """Candidates that there is room for: few, to be near, and enough to make room seldom."""
+    return max(_LEAST_CAPACITY, 4 * n)
 
 
 def _place(expected: float) -> int:
@@ -145,32 +182,14 @@ def _place(expected: float) -> int:
     return math.ceil(expected + 2.5 * math.sqrt(expected) + 1.5)
 
 
-def _rank_all(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:
-    size = max(1, _DENSE_SCORES_AT_ONCE // max(1, len(index)))
-    parts = []
-    for some in torch.split(torch.arange(len(users), device=users.device), size):
-        pairs = _compare_all(users[some], index, n, _only(hidden, some, len(users)))
-        parts.append(_take_best(users[some], index, n, pairs))
-    return RankedItems(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _only(hidden: Hidden, some: Tensor, users: int) -> Hidden:
-    """Pairs of some users, who are renumbered."""
-    place = torch.full((users,), -1, dtype=torch.int64, device=some.device)
-    place[some] = torch.arange(len(some), device=some.device)
-    kept = place[hidden.user] >= 0
-    return Hidden(place[hidden.user][kept], hidden.row[kept], hidden.closed)
-
-
-def _guess_floor(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Tensor | None:
-    """A score that slightly more than n items should have, float64 [users]; None: rank all."""
-    if users.device.type != "cpu" or len(index) <= _SMALL:
-        return None
-    sample = index.sample()
-    place = _place(n * len(sample) / len(index))
-    if place > len(sample) // 8:
-        return None
-    scores = users @ sample.T
+def _guess_floor(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
+    """A score that slightly more than n items should have, float64 [users]; -inf: any."""
+    codes, scale = index.sample()
+    place = _place(n * len(scale) / len(index))
+    if place > len(scale) // 8:
+        return torch.full_like(rough.size, -torch.inf)
+    exact = codes.dtype == torch.int8
+    scores = torch._int_mm(rough.codes, codes) * scale if exact else rough.codes @ codes
     inside = hidden.row % index.stride == 0
     scores[hidden.user[inside], hidden.row[inside] // index.stride] = -torch.inf
     if hidden.closed is not None:
@@ -179,111 +198,5 @@ def _guess_floor(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Ten
     quarter = scores.shape[1] // 4
     pairs = torch.maximum(scores[:, : 2 * quarter], scores[:, 2 * quarter : 4 * quarter])
     best = torch.maximum(pairs[:, :quarter], pairs[:, quarter:])
-    return torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()
-
-
-def _scan(users: Tensor, index: ItemIndex, n: int, hidden: Hidden, floor: Tensor) -> Pairs:
-    """All candidates of a batch, by ascending user."""
-    floor, kept, count = floor.clone(), list[Pairs](), 0
-    for pairs in scan(users, index, hidden, floor):
-        kept.append(pairs)
-        count += len(pairs.user)
-        if count > _MOST_PAIRS:
-            best = _take_best(users, index, n, _by_user(kept))
-            kept = [_pairs_of(best, index)]
-            floor.copy_(torch.maximum(floor, best.scores[:, -1].double()))
-            count = len(kept[0].user)
-    return _by_user(kept)
-
-
-def _by_user(parts: list[Pairs]) -> Pairs:
-    if not parts:
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return Pairs(nothing, nothing, nothing.double(), nothing.double())
-    pairs = Pairs(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    # numpy sorts small integers by counting, which is many times faster.
-    order = torch.from_numpy(np.argsort(pairs.user.numpy().astype(np.int16), kind="stable"))
-    return Pairs(*(column[order] for column in pairs))
-
-
-def _pairs_of(best: RankedItems, index: ItemIndex) -> Pairs:
-    user, place = torch.nonzero(best.items > PADDING_ITEM, as_tuple=True)
-    scores = best.scores[user, place].double()
-    return Pairs(user, index.row_of[best.items[user, place]], scores, scores)
-
-
-def _compare_all(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Pairs:
-    """Candidates by a float32 product with every item, on any device."""
-    rough = users @ index.vectors.T
-    rough[hidden.user, hidden.row] = -torch.inf
-    if hidden.closed is not None:
-        rough[:, hidden.closed] = -torch.inf
-    size = torch.linalg.vector_norm(users.double(), dim=1)
-    error = float32_error(index.dims) * size * index.longest + TINY
-    last = torch.topk(rough, min(n, len(index)), dim=1, sorted=False).values.amin(dim=1)
-    least = (last.double() - 2.0 * error)[:, None]
-    user, row = torch.nonzero((rough.double() >= least) & (rough > -torch.inf), as_tuple=True)
-    middle = rough[user, row].double()
-    return Pairs(user, row, middle - error[user], middle + error[user])
-
-
-def _take_best(users: Tensor, index: ItemIndex, n: int, pairs: Pairs) -> RankedItems:
-    """Lists from candidates, which are by ascending user: the one place that orders items."""
-    pairs, scores = _score_what_matters(users, index, n, pairs)
-    # One number to sort by: the upper half are the bits of the score, turned so that they sort as
-    # it does, the lower half is larger for a lower item_idx.
-    bits = scores.view(torch.int32).long()
-    bits = torch.where(bits >= 0, bits, bits ^ _TURN)
-    keys = (bits << 32) + (_LOWER_HALF - index.items[pairs.row])
-    table = _table(pairs.user, keys, len(users), _NO_KEY)
-    best = _sort_descending(table)[:, :n]
-    best = functional.pad(best, (0, n - best.shape[1]), value=_NO_KEY)
-    real, bits = best > _NO_KEY, best >> 32
-    bits = torch.where(bits >= 0, bits, bits ^ _TURN).to(torch.int32)
-    items = (_LOWER_HALF - (best & _LOWER_HALF)).masked_fill(~real, PADDING_ITEM)
-    return RankedItems(items, bits.view(torch.float32).masked_fill(~real, -torch.inf))
-
-
-def _score_what_matters(
-    users: Tensor, index: ItemIndex, n: int, pairs: Pairs
-) -> tuple[Pairs, Tensor]:
-    """The candidates that n others of their user may not beat, and their scores, float32.
-
-    First come the n that are best by their lower bounds (or all, of fewer): the list's last score
-    is not below the worst of theirs, and most of the others can't reach it.
-    """
-    table = _table(pairs.user, pairs.low, len(users), -torch.inf)
-    last = torch.full((len(users),), -torch.inf, dtype=torch.float64, device=users.device)
-    if table.shape[1] > n:
-        last = _sort_descending(table)[:, n - 1]
-    first = pairs.low >= last[pairs.user]
-    scores = torch.empty(len(first), dtype=torch.float32, device=users.device)
-    scores[first] = found = _score(users, index, pairs, first)
-    worst = torch.full_like(last, torch.inf)
-    worst.scatter_reduce_(0, pairs.user[first], found.double(), "amin")
-    rest = ~first & (pairs.high >= worst[pairs.user])
-    scores[rest] = _score(users, index, pairs, rest)
-    kept = first | rest
-    return Pairs(*(column[kept] for column in pairs)), scores[kept]
-
-
-def _score(users: Tensor, index: ItemIndex, pairs: Pairs, chosen: Tensor) -> Tensor:
-    user, row = pairs.user[chosen], pairs.row[chosen]
-    return score_pairs(users, index.vectors, user, row, index.longest)
-
-
-def _sort_descending(table: Tensor) -> Tensor:
-    """Rows sorted; on the CPU by numpy, whose vectorised sort of a whole row beats ``topk``."""
-    if table.device.type == "cpu":
-        return torch.from_numpy(np.sort(table.numpy(), axis=1)).flip(1)
-    return torch.sort(table, dim=1, descending=True).values
-
-
-def _table(user: Tensor, values: Tensor, users: int, fill: float) -> Tensor:
-    """A row a user: values [pairs] by ascending user as [users, most of a user], filled up."""
-    count = torch.bincount(user, minlength=users)
-    place = torch.arange(len(user), device=user.device) - (count.cumsum(0) - count)[user]
-    width = int(count.max()) if users else 0
-    table = torch.full((users, width), fill, dtype=values.dtype, device=user.device)
-    table[user, place] = values
-    return table
+    last = torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()
+    return last * rough.scale + rough.offset

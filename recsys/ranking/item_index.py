@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,12 +64,23 @@ class ItemIndex:
 
     @property
     def stride(self) -> int:
-        """Every so many rows one is in ``sample``."""
-        return max(1, len(self) // min(max(len(self) // 12, _SAMPLE[0]), _SAMPLE[1]))
+        """Every so many rows one is in ``sample``; divides BLOCK."""
+        wanted = len(self) / min(max(len(self) // 12, _SAMPLE[0]), _SAMPLE[1])
+        return min(BLOCK, 2 ** math.ceil(math.log2(max(wanted, 1.0))))
 
-    def sample(self) -> Tensor:
-        """Some of the vectors, float32 [rows / stride, dims], of all lengths."""
-        return self.vectors[:: self.stride].contiguous()
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Some of the rows, of all lengths: codes and their scales, or vectors and ones.
+
+        Returns:
+            int8 or float32 [dims, rows / stride]; float32 [rows / stride].
+        """
+        count = -(-len(self) // self.stride)
+        if not len(self.codes):
+            found = self.vectors[:: self.stride].T.contiguous()
+            return found, torch.ones_like(found[0])
+        found = self.codes[:, :, :: self.stride].permute(1, 0, 2).reshape(self.dims, -1)
+        scale = self.scale.float().repeat_interleave(BLOCK // self.stride)
+        return found[:, :count].contiguous(), scale[:count]
 
 
 def build_index(

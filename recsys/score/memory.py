@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recsys.models import ModelConfig
-from recsys.ranking.exact_top_n import MOST_BYTES
+from recsys.ranking.dense_top_n import MOST_BYTES
 from recsys.score.ranker import SCORES_AT_ONCE
 
 _ITEM_BYTES = 60  # its id as Arrow has it, row, index and popularity

@@ -17,6 +17,7 @@ import torch
 from recsys import schemas
 from recsys.bundle import load_for_scoring, load_ranker
 from recsys.models import ClickRanker, Links, Recommender
+from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import ItemIndex, load_index
 from recsys.ranking.neighbors import Neighbors
 from recsys.ranking.rules import ListRules, load_rules
@@ -129,5 +130,9 @@ def _unpack(path: Path, folder: Path) -> None:
     model = load_for_scoring(folder / _BUNDLE, links)
     torch.save({"model": model, "ranker": load_ranker(folder / _BUNDLE)}, folder / _MODELS)
     (folder / _INDEX).mkdir()
-    if index_items(model, np.load(folder / _POPULARITY), folder / _INDEX) is None:
+    index = index_items(model, np.load(folder / _POPULARITY), folder / _INDEX)
+    if index is None:
         (folder / _INDEX).rmdir()
+    else:
+        # Compiles the loops where no machine code is kept yet: once for all workers.
+        rank_products(torch.zeros(1, index.dims), index, 1)

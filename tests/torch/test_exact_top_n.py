@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys.models import SequenceTransformer, TransformerConfig
-from recsys.ranking import exact_top_n, item_index, rough_scores
+from recsys.ranking import exact_top_n, item_index
+from recsys.ranking.candidates import CHUNK, Users, bound
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories
 from recsys.ranking.item_index import BLOCK, ItemIndex, build_index, load_index
+from recsys.ranking.rough_scores import describe_blocks, make_rough
 from recsys.ranking.top_n import IntArray, RankedItems
 from recsys.score.ranker import index_items, rank_histories
 
@@ -80,23 +82,28 @@ def cases(draw: st.DrawFn) -> Case:
     return matrix(users), matrix(columns), rankable, draw(st.integers(1, 45)), seen
 
 
-@pytest.mark.parametrize("scanned", [True, False])
+def lose(users: Tensor, _: object, __: object, n: int, *___: object) -> tuple[RankedItems, Tensor]:
+    empty = RankedItems(torch.ones(len(users), n).long(), torch.ones(len(users), n))
+    return empty, torch.ones(len(users), dtype=torch.bool)
+
+
+@pytest.mark.parametrize("way", ["compiled", "wild", "dense"])
 @pytest.mark.parametrize("use_codes", WITH_CODES)
 @settings(max_examples=50, deadline=None)
 @given(case=cases(), data=st.data())
-def test_equals_a_full_sort(
-    use_codes: bool, scanned: bool, case: Case, data: st.DataObject
-) -> None:
+def test_equals_a_full_sort(use_codes: bool, way: str, case: Case, data: st.DataObject) -> None:
     users, vectors, rankable, n, seen = case
     size = len(vectors)
     shown = data.draw(st.none() | st.lists(st.booleans(), min_size=size, max_size=size))
     mask = None if shown is None else torch.tensor(shown)
     index = build_index(vectors, rankable, use_codes=use_codes)
     with pytest.MonkeyPatch.context() as patch:
-        if scanned:
-            patch.setattr(exact_top_n, "_SMALL", 0)
-            # No list is longer than what the sample has: the floor may be any, a wrong one too.
+        if way == "dense":  # as on a GPU, and for users whom the loops lost
+            patch.setattr(exact_top_n, "_rank_compiled", lose)
+        if way == "wild":
+            # Any floor, a wrong one too, and hardly any room.
             patch.setattr(exact_top_n, "_place", lambda *_: 1)
+            patch.setattr(exact_top_n, "_capacity", lambda n: n + CHUNK)
         ranked = rank_products(users, index, n, seen, mask)
     check(ranked, users, vectors, rankable if mask is None else rankable & mask, seen)
 
@@ -144,13 +151,23 @@ def test_bounds_hold(use_codes: bool) -> None:
         vectors = make_catalogue(kind, MANY, 16, 3)
         index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool), use_codes=use_codes)
         users = torch.randn(20, 16)
-        nothing = rough_scores.Hidden(*(torch.zeros(0, dtype=torch.int64),) * 2)
-        everything = torch.full((20,), -torch.inf, dtype=torch.float64)
-        pairs = list(rough_scores.scan(users, index, nothing, everything))
-        assert sum(len(part.user) for part in pairs) == 20 * MANY
-        for user, row, low, high in pairs:
-            scores = score_pairs(users, index.vectors, user, row, index.longest).double()
-            assert ((low <= scores) & (scores <= high)).all(), kind
+        rough, blocks = make_rough(users, index), describe_blocks(index)
+        given = Users(*(c.numpy() for c in (users.double(), *rough[1:], rough.size)))
+        codes = index.codes.transpose(1, 2).reshape(-1, 16)[:MANY] if use_codes else index.vectors
+        # Of int8 exact in float32, as all are below 2^24.
+        product = (rough.codes.float() @ codes.float().T).double()
+        scale = index.scale.repeat_interleave(BLOCK)[:MANY]
+        found = rough.scale[:, None] * scale * product + rough.offset[:, None]
+        user, row = (
+            part.reshape(-1) for part in torch.meshgrid(torch.arange(20), torch.arange(MANY))
+        )
+        scores = score_pairs(users, index.vectors, user, row, index.longest).double()
+        wrong = (scores.view(20, MANY) - found).abs()
+        allowed = [
+            [bound(given, blocks, u, b) for b in range(len(index.radius))] for u in range(20)
+        ]
+        most = torch.tensor(allowed).double().repeat_interleave(BLOCK, dim=1)[:, :MANY]
+        assert (wrong <= most).all(), kind
 
 
 def rank_by(size: int, users: Tensor, index: ItemIndex, seen: list[IntArray]) -> RankedItems:
@@ -171,8 +188,7 @@ def test_batches_codes_and_room_change_no_bit(monkeypatch: pytest.MonkeyPatch) -
         found = [rank_by(size, users, index, seen) for size in (1, 7, 40)]
         with monkeypatch.context() as patch:
             # More candidates than there is room for: the best ones are taken in between.
-            patch.setattr(exact_top_n, "_MOST_PAIRS", 100)
-            patch.setattr(rough_scores, "BLOCKS_AT_ONCE", 1)
+            patch.setattr(exact_top_n, "_capacity", lambda n: n + CHUNK)
             found.append(rank_by(40, users, index, seen))
         for ranked in found:
             assert torch.equal(ranked.items, first.items)

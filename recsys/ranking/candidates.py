@@ -1,0 +1,290 @@
+"""Compiled loops of the exact top-n: candidates are found, sorted out and put in order.
+
+A user's candidates lie in a row of a fixed size. When it is full, those that n others surely beat
+leave it; where all are too near to each other for that, exact scores leave the n best. See
+``exact_top_n`` for what is proven of scores and bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from recsys.ranking.item_index import BLOCK
+
+CHUNK = 64
+"""Products that are looked at together; a row has room for as many more than the list is long."""
+_HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
+LOST = -1
+"""Count of a user for whom a score lies so near to the middle of two float32 that sums of float64
+can't tell which one it is: somebody else has to rank."""
+
+TINY = 2.0**-120
+"""More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
+
+Floats = npt.NDArray[np.float64]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Users(NamedTuple):
+    """A batch of users.
+
+    Attributes:
+        vectors: float64 [users, dims].
+        scale, offset, size, wrong: as in ``rough_scores.Rough``, float64 [users].
+        doubt: how far a sum in float64 may be from a score, float64 [users].
+    """
+
+    vectors: Floats
+    scale: Floats
+    offset: Floats
+    size: Floats
+    wrong: Floats
+    doubt: Floats
+
+
+class Rows(NamedTuple):
+    """The items of an index.
+
+    Attributes:
+        vectors: float32 [rows, dims].
+        items: int64 [rows].
+    """
+
+    vectors: npt.NDArray[np.float32]
+    items: npt.NDArray[np.int64]
+
+
+class Blocks(NamedTuple):
+    """Blocks of rows, as ``ItemIndex`` describes them.
+
+    Attributes:
+        scale, radius, error: of each block, float64 [blocks].
+        centre: the length of the items' centre.
+        slack: what float32 adds to a bound, by |u| (``radius`` + ``centre``).
+    """
+
+    scale: Floats
+    radius: Floats
+    error: Floats
+    centre: float
+    slack: float
+
+
+class Room(NamedTuple):
+    """Candidates of a batch. They are touched for each block, so there is little of each.
+
+    Attributes:
+        filled: how many each user has, int64 [users], or ``LOST``.
+        floor: scores below are of no interest, float64 [users].
+        rows: int32 [users, capacity].
+        products: of their codes, int32 or float32 [users, capacity].
+    """
+
+    filled: npt.NDArray[np.int64]
+    floor: Floats
+    rows: npt.NDArray[np.int32]
+    products: npt.NDArray[Any]
+
+
+class Scratch(NamedTuple):
+    """Of one user's candidates, [capacity].
+
+    Attributes:
+        low, high: bounds of scores, float64.
+        keys: see ``_make_keys``, int64.
+    """
+
+    low: Floats
+    high: Floats
+    keys: npt.NDArray[np.int64]
+
+
+def _compiled(*relaxed: str) -> Callable[[_Function], _Function]:
+    """Compile at the first call and keep the machine code beside this file, or for the user.
+
+    Args:
+        relaxed: rules of floating-point arithmetic that don't matter.
+    """
+
+    def compiled(function: _Function) -> _Function:
+        try:
+            made = njit(cache=True, fastmath=set(relaxed))(function)
+        except RuntimeError:  # there is no folder that this user may write
+            made = njit(fastmath=set(relaxed))(function)
+        return cast(_Function, made)
+
+    return compiled
+
+
+@_compiled()
+def bound(users: Users, blocks: Blocks, user: int, block: int) -> float:
+    """How far a score of a block may be from the rough one."""
+    return (
+        users.wrong[user] * blocks.radius[block]
+        + (users.size[user] + users.wrong[user]) * blocks.error[block]
+        + blocks.slack * users.size[user] * (blocks.radius[block] + blocks.centre)
+        + TINY
+    )
+
+
+@_compiled()
+def _find_limit(users: Users, blocks: Blocks, user: int, block: int, floor: float) -> float:
+    """The product whose score may reach the floor, generously."""
+    limit = floor - bound(users, blocks, user, block) - users.offset[user]
+    limit /= users.scale[user] * blocks.scale[block]
+    return limit - abs(limit) * 2.0**-20
+
+
+@_compiled()
+def collect(
+    products: npt.NDArray[Any], block: int, users: Users, rows: Rows, blocks: Blocks, n: int,
+    room: Room, scratch: Scratch, limits: npt.NDArray[Any], whole: bool,
+) -> None:  # fmt: skip
+    """Add what a block has of candidates.
+
+    Args:
+        products: int32 (``whole``) or float32 [users, BLOCK]; the least number is nothing.
+        limits: of the same type, [1]: what products are compared with, without converting them.
+    """
+    first, capacity = block * BLOCK, room.rows.shape[1]
+    for user in range(len(products)):
+        count = room.filled[user]
+        if count == LOST:
+            continue
+        limits[0] = _fit(_find_limit(users, blocks, user, block, room.floor[user]), whole)
+        for start in range(0, BLOCK, CHUNK):
+            # Of most chunks nothing is wanted. Counting is what compilers turn into few steps.
+            found = 0
+            for at in range(CHUNK):
+                found += products[user, start + at] >= limits[0]
+            if not found:
+                continue
+            if count + CHUNK > capacity:
+                count = _make_room(users, rows, blocks, user, n, room, scratch, count)
+                if count == LOST:
+                    break
+                floor = room.floor[user]
+                limits[0] = _fit(_find_limit(users, blocks, user, block, floor), whole)
+            for at in range(start, start + CHUNK):
+                product = products[user, at]
+                if product >= limits[0]:
+                    room.rows[user, count], room.products[user, count] = first + at, product
+                    count += 1
+        room.filled[user] = count
+
+
+@_compiled()
+def _fit(limit: float, whole: bool) -> float:
+    """A limit in the range of products; as an integer it is cut off, upwards where negative."""
+    if whole:
+        return min(max(limit - 1.0, -2147483647.0), 2147483647.0)
+    return min(max(limit, -3e38), 3e38)
+
+
+@_compiled()
+def _make_room(
+    users: Users, rows: Rows, blocks: Blocks, user: int, n: int, room: Room, scratch: Scratch,
+    count: int,
+) -> int:  # fmt: skip
+    """Leave some of a row that is nearly full, and raise the floor."""
+    count = _drop_beaten(users, blocks, user, n, room, scratch, count)
+    if count + CHUNK <= room.rows.shape[1]:
+        return count
+    if not _make_keys(users, rows, user, room, scratch, count):
+        return LOST
+    best = np.argsort(scratch.keys[:count])[::-1][:n]
+    room.rows[user, :n] = room.rows[user, :count][best]
+    room.products[user, :n] = room.products[user, :count][best]
+    last = _scores_of(scratch.keys[best[n - 1 : n]])[0]
+    room.floor[user] = max(room.floor[user], np.float64(last))
+    return n
+
+
+@_compiled()
+def _drop_beaten(
+    users: Users, blocks: Blocks, user: int, n: int, room: Room, scratch: Scratch, count: int
+) -> int:
+    """Of more than n, drop those that n others surely beat."""
+    for at in range(count):
+        block = room.rows[user, at] // BLOCK
+        scale = users.scale[user] * blocks.scale[block]
+        middle = scale * room.products[user, at] + users.offset[user]
+        error = bound(users, blocks, user, block)
+        scratch.low[at], scratch.high[at] = middle - error, middle + error
+    last = np.partition(scratch.low[:count], count - n)[count - n]
+    room.floor[user] = max(room.floor[user], last)
+    kept = 0
+    for at in range(count):
+        if scratch.high[at] >= last:
+            room.rows[user, kept] = room.rows[user, at]
+            room.products[user, kept] = room.products[user, at]
+            kept += 1
+    return kept
+
+
+@_compiled("reassoc", "contract", "nsz")
+def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int) -> float:
+    """A dot product, added up in any order. (Whole arrays: counting references to parts costs.)"""
+    total = 0.0
+    for at in range(ours.shape[1]):
+        total += ours[user, at] * np.float64(theirs[row, at])
+    return total
+
+
+@_compiled()
+def _make_keys(
+    users: Users, rows: Rows, user: int, room: Room, scratch: Scratch, count: int
+) -> bool:
+    """Score candidates as ``exact_scores`` says and write ``keys``; whether that was possible.
+
+    A key sorts as score and item do: its upper half are the bits of the score, turned so that they
+    sort as it does, the lower half is larger for a lower item_idx.
+    """
+    score = np.empty(1, np.float32)
+    bits = score.view(np.int32)
+    for at in range(count):
+        row = room.rows[user, at]
+        total = _multiply(users.vectors, user, rows.vectors, row)
+        score[0] = np.float32(total - users.doubt[user])
+        if score[0] != np.float32(total + users.doubt[user]):
+            return False
+        score[0] += np.float32(0.0)  # -0.0 is 0.0
+        upper = np.int64(bits[0])
+        if upper < 0:
+            upper ^= _TURN
+        scratch.keys[at] = (upper << 32) + (_HALF - rows.items[row])
+    return True
+
+
+@_compiled()
+def _scores_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The scores in keys."""
+    bits = np.empty(len(keys), np.int32)
+    for at in range(len(keys)):
+        upper = keys[at] >> 32
+        bits[at] = upper ^ _TURN if upper < 0 else upper
+    return bits.view(np.float32)
+
+
+@_compiled()
+def take_best(
+    users: Users, rows: Rows, blocks: Blocks, n: int, room: Room, scratch: Scratch,
+    items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Write lists, int64 and float32 [users, n]; 0 and -inf behind their ends."""
+    for user in range(len(items)):
+        count = room.filled[user]
+        if count > n:
+            count = _drop_beaten(users, blocks, user, n, room, scratch, count)
+        if count == LOST or not _make_keys(users, rows, user, room, scratch, count):
+            room.filled[user] = LOST
+            continue
+        best = np.sort(scratch.keys[:count])[::-1][:n]
+        items[user, : len(best)] = _HALF - (best & _HALF)
+        scores[user, : len(best)] = _scores_of(best)
+        items[user, len(best) :], scores[user, len(best) :] = 0, -np.inf

@@ -45,7 +45,9 @@ class Block(nn.Module):
         self.attention_gate = nn.Linear(dims, dims) if gated else None
         self.feed_forward_gate = nn.Linear(dims, dims) if gated else None
 
-    def forward(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, rotation: Tensor | None, last: bool = False
+    ) -> Tensor:
         """One block.
 
         Args:
@@ -53,21 +55,32 @@ class Block(nn.Module):
             mask: [users, 1 or heads, length, length], bool (True may be looked at) or float
                 (added to the attention's logits).
             rotation: of ``rotate``; None turns nothing.
+            last: give the last position alone, float [users, 1, dims]: the others are only
+                looked at.
         """
-        added = self._attend(self.attention_norm(x), mask, rotation)
-        x = x + self._drop(_gate(added, self.attention_gate, x))
+        given = x[:, -1:] if last else x
+        added = self._attend(self.attention_norm(x), mask, rotation, given.shape[1])
+        x = given + self._drop(_gate(added, self.attention_gate, given))
         added = self.feed_forward(self.feed_forward_norm(x))
         return x + self._drop(_gate(added, self.feed_forward_gate, x))
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training)
 
-    def _attend(self, x: Tensor, mask: Tensor, rotation: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, mask: Tensor, rotation: Tensor | None, asked: int) -> Tensor:
+        """What the last ``asked`` positions look for in all."""
         users, length, dims = x.shape
-        split = self.queries_keys_values(x).view(users, length, 3, self.heads, dims // self.heads)
-        queries, keys, values = split.permute(2, 0, 3, 1, 4)
+        if asked == length:
+            queries, keys, values = self._split(self.queries_keys_values(x), 3)
+        else:
+            weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
+            (queries,) = self._split(
+                functional.linear(x[:, -asked:], weight[:dims], bias[:dims]), 1
+            )
+            keys, values = self._split(functional.linear(x, weight[dims:], bias[dims:]), 2)
+            mask = mask[:, :, -asked:]
         if rotation is not None:
-            queries, keys = rotate(queries, rotation), rotate(keys, rotation)
+            queries, keys = rotate(queries, rotation[-asked:]), rotate(keys, rotation)
         mixed = functional.scaled_dot_product_attention(
             queries,
             keys,
@@ -75,8 +88,14 @@ class Block(nn.Module):
             attn_mask=mask if mask.dtype == torch.bool else mask.to(queries.dtype),
             dropout_p=self.dropout if self.training else 0.0,
         )
-        out: Tensor = self.attention_output(mixed.transpose(1, 2).reshape(users, length, dims))
+        out: Tensor = self.attention_output(mixed.transpose(1, 2).reshape(users, asked, dims))
         return out
+
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """By heads: [users, length, parts * dims] -> [parts, users, heads, length, head_dims]."""
+        users, length, width = x.shape
+        heads = x.view(users, length, parts, self.heads, width // parts // self.heads)
+        return heads.permute(2, 0, 3, 1, 4)
 
 
 def _gate(added: Tensor, gate: nn.Linear | None, x: Tensor) -> Tensor:

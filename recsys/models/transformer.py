@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -183,9 +183,10 @@ class SequenceTransformer(DotProductRecommender):
         self,
         x: Tensor,
         items: Tensor,
-        blocks: Iterable[nn.Module],
+        blocks: nn.ModuleList | Sequence[nn.Module],
         hours: Tensor | None = None,
         causal: bool = True,
+        last: bool = False,
     ) -> Tensor:
         """Some of the model's blocks one after the other, float [users, length, dims].
 
@@ -194,6 +195,7 @@ class SequenceTransformer(DotProductRecommender):
             items: which are padding (0) counts alone, int [users, length].
             blocks: of ``self.blocks``.
             hours, causal: of ``forward``.
+            last: give the last position alone, float [users, 1, dims].
 
         Raises:
             ValueError: the model needs times that are not given.
@@ -206,8 +208,8 @@ class SequenceTransformer(DotProductRecommender):
         rotation = None
         if self.config.positions == "rotary":
             rotation = rotation_angles(length, self.config.dims // self.config.heads, items.device)
-        for block in blocks:
-            x = block(x, mask, rotation)
+        for number, block in enumerate(blocks, start=1):
+            x = block(x, mask, rotation, last and number == len(blocks))
         return x
 
     def read_out(self, x: Tensor, items: Tensor) -> Tensor:
@@ -237,7 +239,9 @@ class SequenceTransformer(DotProductRecommender):
 
         A user without any item gets the zero vector, which scores all items alike.
         """
-        return self.forward(items, vectors, hours, event_types)[:, -1]
+        x = self.embed(items, self.item_vectors() if vectors is None else vectors, event_types)
+        x = self.run_blocks(x, items, self.blocks, hours, last=True)
+        return self.read_out(x, items[:, -1:])[:, 0]
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vector of each item, float [num_items + 1, dims]; row 0 is padding and zero.

@@ -21,8 +21,8 @@ dims 2^-24 (1 + 2^-8) |u| |v| (Higham 2002, section 3.1, for dims up to 2^16).
 excluded where its rough score plus its bound lies below; this is a comparison of integers with a
 number per user and block. Candidates are then sorted out by their bounds, and those that remain are
 scored exactly (``candidates``, compiled). If the n-th best has at least the floor's score, nobody
-who was excluded belongs above it; otherwise the user is ranked again from a float32 product with
-all items, as all are on a GPU.
+who was excluded belongs above it; otherwise the user is ranked again without a floor. On a GPU
+candidates come from a float32 product with all items (``dense_top_n``).
 
 Source: rough scores and exact ones for what they can't exclude are the filter and refine steps of
 nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", section 3.1.2.
@@ -176,10 +176,10 @@ def _capacity(n: int) -> int:
 def _place(expected: float) -> int:
     """Place in the sample of the item whose score becomes the floor.
 
-    Of the n best items so many are expected in the sample; with this margin one user in a hundred
-    or so has too high a floor.
+    Of the n best items so many are expected in the sample; with this margin one user in some
+    thousands has too high a floor, and is scanned again without one.
     """
-    return math.ceil(expected + 2.5 * math.sqrt(expected) + 1.5)
+    return math.ceil(expected + 3.5 * math.sqrt(expected) + 1.5)
 
 
 def _guess_floor(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:

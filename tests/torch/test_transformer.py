@@ -79,6 +79,12 @@ def test_padding_in_front_changes_nothing(model: SequenceTransformer) -> None:
         assert torch.equal(model(padded)[:, :-5], torch.zeros(4, length - 5, 16))
 
 
+def test_a_user_is_the_state_after_the_last_item(model: SequenceTransformer) -> None:
+    items = torch.randint(1, 41, (5, 9))
+    items[1, :4] = items[2] = 0
+    torch.testing.assert_close(model.encode(items), model(items)[:, -1])
+
+
 def test_only_padding_gives_zeros_and_finite_gradients(model: SequenceTransformer) -> None:
     model.train()
     hidden = model(torch.zeros(2, 6, dtype=torch.int64))

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from recsys import schemas
 from recsys.schemas import DataFile, PinnedTable
-from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
-from recsys.train.feed import BatchStream
+from recsys.train.batch_stream import BatchStream
+from recsys.train.communication import Communicator, SingleProcess
+from recsys.train.horovod_communication import HorovodCommunicator
 
 
 def run_on_ranks(module: str, ranks: int, *arguments: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ import torch
 from benchmarks.machine import describe_machine
 from benchmarks.ranks import DrawnFeed, join_ranks, longest, report, run_on_ranks
 from benchmarks.windows import make_job
-from recsys.train.feed import BatchStream
+from recsys.train.batch_stream import BatchStream
 from recsys.train.loop import run_training
 from recsys.train.tracking import NullTracker
 

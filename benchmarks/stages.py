@@ -21,7 +21,7 @@ import torch
 from benchmarks.machine import describe_machine
 from benchmarks.ranks import DrawnFeed, longest, report, run_on_ranks
 from benchmarks.windows import make_job
-from recsys.train.communication import HorovodCommunicator
+from recsys.train.horovod_communication import HorovodCommunicator
 from recsys.train.probe import run_probe
 
 MODULE = "benchmarks.stages"

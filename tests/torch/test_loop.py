@@ -12,8 +12,8 @@ import torch
 from recsys.bundle import load_bundle
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Batch, Recency, make_batch
+from recsys.train.batch_stream import BatchStream
 from recsys.train.communication import SingleProcess
-from recsys.train.feed import BatchStream
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import Trainer, run_training
 from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG

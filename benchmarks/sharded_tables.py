@@ -17,16 +17,14 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.machine import describe_machine
-from benchmarks.ranks import DrawnFeed, join_ranks, longest, report, run_on_ranks
+from benchmarks.ranks import DrawnFeed, longest, run_on_ranks
 from benchmarks.windows import make_job
-from recsys.train.feed import BatchStream
+from recsys.train.batch_stream import BatchStream
+from recsys.train.communication import Communicator
 from recsys.train.loop import run_training
 from recsys.train.tracking import NullTracker
 
-MODULE = "benchmarks.sharded_tables"
 LENGTH, WINDOWS, STEPS, FEW_ITEMS = 51, 4, 5, 1_000
 
 
@@ -41,12 +39,12 @@ class WatchedFeed(DrawnFeed):
         return super().validation()
 
 
-def train(folder: str, loss: str, tables: str, items: int, dims: int) -> None:
+def train(
+    communicator: Communicator, folder: Path, loss: str, tables: str, items: int, dims: int
+) -> dict[str, Any]:
     """As one rank."""
-    torch.set_num_threads(1)
-    communicator = join_ranks()
     job = make_job(
-        longest(LENGTH), items, Path(folder) / "job", f"train.exchange.tables={tables}",
+        longest(LENGTH), items, folder / "job", f"train.exchange.tables={tables}",
         f"train.loss={loss}", "train.max_epochs=2", f"model.dims={dims}", "model.blocks=1",
         f"train.per_rank_batch_size={WINDOWS}", "train.start_from_popularity=false",
         "train.negatives=1024",
@@ -55,8 +53,7 @@ def train(folder: str, loss: str, tables: str, items: int, dims: int) -> None:
     result = run_training(job, communicator, NullTracker(), lambda *_: feed)
     seconds = result.events / result.events_per_second / result.global_steps
     figures = {"held_bytes": feed.held, "sent_bytes": result.sent_bytes_per_step}
-    report(folder, communicator, {**figures, "seconds": seconds})
-    communicator.shutdown()
+    return {**figures, "seconds": seconds}
 
 
 def main() -> None:
@@ -66,12 +63,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=64)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--losses", nargs="+", default=["sampled_softmax", "softmax"])
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        folder, loss, tables, *sizes = options.one
-        train(folder, loss, tables, *map(int, sizes))
-        return
     runs = []
     print("| loss | table | ranks | MiB of each rank | MB sent a step | seconds a step |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -91,7 +83,7 @@ def main() -> None:
 
 def measure(loss: str, tables: str, ranks: int, items: int, dims: int) -> dict[str, Any]:
     """Figures of one training, and of the same one with few items."""
-    found = run_on_ranks(MODULE, ranks, loss, tables, str(items), str(dims))
+    found = run_on_ranks(train, ranks, loss, tables, items, dims)
     base = _measure_base(ranks, dims)
     return {
         "loss": loss, "tables": tables, "ranks": ranks,
@@ -106,7 +98,7 @@ def measure(loss: str, tables: str, ranks: int, items: int, dims: int) -> dict[s
 
 @functools.cache
 def _measure_base(ranks: int, dims: int) -> list[dict[str, Any]]:
-    return run_on_ranks(MODULE, ranks, "softmax", "sharded", str(FEW_ITEMS), str(dims))
+    return run_on_ranks(train, ranks, "softmax", "sharded", FEW_ITEMS, dims)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.machine import describe_machine
-from benchmarks.ranks import DrawnFeed, join_ranks, longest, report, run_on_ranks
+from benchmarks.ranks import DrawnFeed, longest, run_on_ranks
 from benchmarks.windows import make_job
+from recsys.train.communication import Communicator
 from recsys.train.loop import run_training
 from recsys.train.tracking import NullTracker
 
-MODULE = "benchmarks.sparse_rows"
 LENGTH = 51
 
 
-def train(folder: str, kind: str, rows: int, dims: int, steps: int) -> None:
+def train(
+    communicator: Communicator, folder: Path, kind: str, rows: int, dims: int, steps: int
+) -> dict[str, Any]:
     """As one rank."""
-    torch.set_num_threads(1)
-    communicator = join_ranks()
     job = make_job(
-        longest(LENGTH), rows, Path(folder) / "job", f"train.exchange.rows={kind}",
+        longest(LENGTH), rows, folder / "job", f"train.exchange.rows={kind}",
         "train.loss=sampled_softmax", "train.max_epochs=1", f"model.dims={dims}",
         "model.blocks=1", "train.per_rank_batch_size=32", "train.start_from_popularity=false",
     )  # fmt: skip
@@ -43,9 +41,7 @@ def train(folder: str, kind: str, rows: int, dims: int, steps: int) -> None:
         lambda job, communicator: DrawnFeed(communicator.rank, steps, 32, LENGTH, rows),
     )
     seconds = result.events / result.events_per_second / steps
-    figures = {"bytes": result.sent_bytes_per_step, "seconds": seconds}
-    report(folder, communicator, figures)
-    communicator.shutdown()
+    return {"bytes": result.sent_bytes_per_step, "seconds": seconds}
 
 
 def main() -> None:
@@ -55,19 +51,13 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        folder, kind, *sizes = options.one
-        train(folder, kind, *map(int, sizes))
-        return
     found: dict[str, Any] = {}
     print("| rows | gradients | MB a step | seconds a step | GiB of a rank |")
     print("| --- | --- | --- | --- | --- |")
     for rows in options.rows:
         for kind in ("dense", "sparse"):
-            sizes = map(str, (rows, options.dims, options.steps))
-            own = run_on_ranks(MODULE, options.ranks, kind, *sizes)
+            own = run_on_ranks(train, options.ranks, kind, rows, options.dims, options.steps)
             most = {name: max(figures[name] for figures in own) for name in own[0]}
             found[f"{rows} {kind}"] = most
             print(

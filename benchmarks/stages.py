@@ -16,15 +16,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.machine import describe_machine
-from benchmarks.ranks import DrawnFeed, longest, report, run_on_ranks
+from benchmarks.ranks import DrawnFeed, longest, run_on_ranks
 from benchmarks.windows import make_job
-from recsys.train.communication import HorovodCommunicator
+from recsys.train.communication import Communicator
 from recsys.train.probe import run_probe
 
-MODULE = "benchmarks.stages"
 RANKS, LENGTH, STEPS, ITEMS = 4, 51, 8, 10_000
 LAYOUTS = {
     "4 replicas": (1, []),
@@ -36,23 +33,21 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def measure_rank(folder: str, layout: str, blocks: int, dims: int, windows: int) -> None:
+def measure_rank(
+    communicator: Communicator, folder: Path, layout: str, blocks: int, dims: int, windows: int
+) -> dict[str, Any]:
     """As one rank."""
-    torch.set_num_threads(1)
-    communicator = HorovodCommunicator(splits=True)
     stages, chosen = LAYOUTS[layout]
     readers = RANKS // stages
     job = make_job(
-        longest(LENGTH), ITEMS, Path(folder) / "job", "train.launcher=horovodrun",
+        longest(LENGTH), ITEMS, folder / "job", "train.launcher=horovodrun",
         f"train.ranks={RANKS}", f"train.parallel.pipeline_stages={stages}",
         f"model.dims={dims}", f"model.blocks={blocks}", f"train.per_rank_batch_size={windows}",
         "train.start_from_popularity=false", "train.negatives=1024", *chosen,
     )  # fmt: skip
     reader = communicator.rank // stages
     feed = DrawnFeed(reader, STEPS, windows // readers, LENGTH, ITEMS)
-    probe = run_probe(job, communicator, feed)  # type: ignore[arg-type]
-    report(folder, communicator, dataclasses.asdict(probe))
-    communicator.shutdown()
+    return dataclasses.asdict(run_probe(job, communicator, feed))  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -61,18 +56,13 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--dims", type=int, default=256)
     parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        folder, layout, *sizes = options.one
-        measure_rank(folder, layout, *map(int, sizes))
-        return
-    sizes = [str(size) for size in (options.blocks, options.dims, options.windows)]
+    sizes = (options.blocks, options.dims, options.windows)
     runs: dict[str, Any] = {}
     print("| layout | MiB of a rank's weights | MiB of memory | MB sent a step |")
     print("| --- | --- | --- | --- |")
     for layout in LAYOUTS:
-        runs[layout] = run = run_on_ranks(MODULE, RANKS, layout, *sizes)[0]
+        runs[layout] = run = run_on_ranks(measure_rank, RANKS, layout, *sizes, splits=True)[0]
         memory = (run["memory_bytes"] + run["best_bytes"]) / 2**20
         print(
             f"| {layout} | {run['weights_bytes'] / 2**20:.1f} | {memory:,.0f} "

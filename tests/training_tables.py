@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from recsys import schemas
+from recsys.bundle import load_bundle
 from recsys.config import load_settings
 from recsys.schemas import TRAIN_SPLIT, VALIDATION_SPLIT, DataFile, PinnedTable
 from recsys.train.batch import Recency
-from recsys.train.communication import Communicator
+from recsys.train.communication import Communicator, SingleProcess
 from recsys.train.feed import FeedOptions, InMemoryFeed
 from recsys.train.job import TrainingJob, TrainingResult
-from recsys.train.loop import FeedFactory
+from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
 from recsys.train.rows import Channels, Rows
 from recsys.train.worker import find_user_codes
@@ -169,3 +171,16 @@ class RecordingTracker:
 
     def finish(self, result: TrainingResult, history: Sequence[Mapping[str, float]]) -> None:
         self.finished = result
+
+
+def train(
+    job: TrainingJob, contents: Windows, tracker: RecordingTracker
+) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
+    """Train in this process; the result, and the weights that were published."""
+    result = run_training(job, SingleProcess(), tracker, memory_feed(contents))
+    return result, load_bundle(result.bundle_dir)[0].state_dict()
+
+
+def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
-from recsys.errors import LakeError
 from recsys.lake import daily, sequences, windows
 from recsys.lake.base import Base, find_base
 from recsys.lake.commits import BASE
+from recsys.lake.gold_events import encode_events, no_events, reaches_behind, touched_from
 from recsys.lake.sequences import Horizon
 from recsys.lake.tables import Commit, Lake
 
@@ -67,11 +67,6 @@ class _Plan:
     rows_per_file: int
 
 
-def horizon_of(lake: Lake, run_date: date) -> Horizon:
-    """The moments that a night is cut at."""
-    return Horizon.of(lake.settings.gold, lake.settings.silver.late_days, run_date)
-
-
 def build_gold(lake: Lake, run_date: date) -> GoldNight:
     """Bring the gold tables to the end of ``run_date``.
 
@@ -80,9 +75,10 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     """
     base = find_base(lake, run_date)
     silver = lake.version(schemas.SILVER_EVENTS)
-    if base is not None and _reaches_behind(lake, silver, base, run_date):
+    if base is not None and reaches_behind(lake, silver, base, run_date):
         base = None
-    horizon, gold = horizon_of(lake, run_date), lake.settings.gold
+    gold = lake.settings.gold
+    horizon = Horizon.of(gold, lake.settings.silver.late_days, run_date)
     events = encode_events(lake, silver, base, run_date)
     users = lake.read(schemas.SILVER_USERS).select(schemas.USER_ID, schemas.USER_IDX)
     state = _read_base(lake, schemas.GOLD_SEQUENCES, base)
@@ -93,7 +89,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     try:
         added, touched, people, settled, open_ = _count(lake, merged, horizon)
         if not people:
-            raise _no_events(lake, silver, run_date)
+            raise no_events(lake, silver, run_date)
         every = max(1, min(gold.rows_per_row_group, (settled + open_) // gold.min_row_groups))
         commits = lake.in_parallel(
             lambda: _write_sequences(lake, merged),
@@ -121,76 +117,8 @@ _WRITTEN = (
 )
 
 
-def new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
-    """The events that ``run_date`` counts and the base night did not."""
-    day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
-    counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
-    events = lake.read(schemas.SILVER_EVENTS, silver).where(counts)
-    if base is None:
-        return events
-    # Two reads, of which Delta opens the files of the last nights alone: it can't skip any by a
-    # partition's value *or* a column's. A clock ahead of ours puts an event into the night before
-    # its day.
-    last = F.lit(base.run_date)
-    ahead = events.where((ingested <= last) & (day > last))
-    return events.where(ingested > last).unionByName(ahead)
-
-
-def _no_events(lake: Lake, silver: int, run_date: date) -> LakeError:
-    """Why a night has nothing to build from."""
-    events = lake.read(schemas.SILVER_EVENTS, silver if silver >= 0 else None)
-    known = events.where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
-    later = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
-    if later is None:
-        what, do = f"no events up to {run_date}", f"run build_silver for {run_date} first"
-    else:
-        what = (
-            f"the night of {later} has read all events up to {run_date}; none is left for this one"
-        )
-        do = f"nothing is lost, and the tables are as they were; run nights from {later} on"
-    return LakeError(what, where=lake.path(schemas.SILVER_EVENTS), do=do)
-
-
-def _touched_from(lake: Lake, base: Base) -> date:
-    """First day that a night after the base may add events to."""
-    return base.run_date + timedelta(days=1 - lake.settings.silver.late_days)
-
-
-def _reaches_behind(lake: Lake, silver: int, base: Base, run_date: date) -> bool:
-    """Whether an event came for a day that the base night has settled already.
-
-    A snapshot may bring such; a daily log's are rejected.
-    """
-    events = new_events(lake, silver, base, run_date)
-    behind = F.col(schemas.EVENT_DATE) < F.lit(_touched_from(lake, base))
-    return not events.where(behind).isEmpty()
-
-
 def _read_base(lake: Lake, table: schemas.Table, base: Base | None) -> DataFrame | None:
     return None if base is None else lake.read(table, base.versions[table.name])
-
-
-def encode_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
-    """The night's events with item indices and event type codes, from one version of the table.
-
-    Its columns are read again for each use: that costs less than a copy of all events in memory.
-    User ids stay: a user's rows are grouped first and the index is looked up once a user, not once
-    an event.
-    """
-    codes = F.create_map(*[F.lit(x) for pair in schemas.EVENT_TYPE_CODES.items() for x in pair])
-    items = lake.read(schemas.SILVER_ITEMS).select(schemas.ITEM_ID, schemas.ITEM_IDX)
-    return (
-        new_events(lake, silver, base, run_date)
-        .join(items, schemas.ITEM_ID)
-        .select(
-            schemas.USER_ID,
-            schemas.ITEM_IDX,
-            codes[F.col(schemas.EVENT_TYPE)].alias("code"),
-            schemas.RATING,
-            schemas.EVENT_TS,
-            schemas.EVENT_DATE,
-        )
-    )
 
 
 def _count(lake: Lake, merged: DataFrame, horizon: Horizon) -> tuple[int, ...]:
@@ -299,7 +227,7 @@ def _last_days(
     rows = _read_base(lake, table, base)
     if base is None or rows is None:
         return None, None
-    where = f"{schemas.EVENT_DATE} >= date'{_touched_from(lake, base)}'"
+    where = f"{schemas.EVENT_DATE} >= date'{touched_from(lake, base)}'"
     return rows.where(where), where
 
 

@@ -20,8 +20,9 @@ from recsys.steps.training import LINK_SETTINGS, TRAIN, checkpoint_root, launch,
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.objectives import find_objective
 from recsys.train.runs import Run
-from recsys.train.search import COMPLETE, Search, Trial, run_search
+from recsys.train.search import COMPLETE, Search, Trial
 from recsys.train.search_report import draw_search
+from recsys.train.trials import run_search
 
 _FOLDER = "_search"
 

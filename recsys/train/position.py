@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from recsys.config import Train
-from recsys.train.feed import BatchStream, Feed
+from recsys.train.batch_stream import BatchStream
+from recsys.train.feed import Feed
 from recsys.train.optimization import Schedule
 from recsys.train.state import TrainingState
 

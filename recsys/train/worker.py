@@ -23,14 +23,13 @@ from recsys.files import write_atomically
 from recsys.schemas import USER_LINKS
 from recsys.train.batch import Recency
 from recsys.train.commits import Commits
-from recsys.train.communication import (
-    Communicator,
+from recsys.train.communication import Communicator, SingleProcess
+from recsys.train.feed import Feed, FeedOptions, petastorm_feed
+from recsys.train.horovod_communication import (
     HorovodCommunicator,
-    SingleProcess,
     is_lost_connection,
     run_elastic,
 )
-from recsys.train.feed import Feed, FeedOptions, petastorm_feed
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from recsys.schemas import EVENT_TIMES
-from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
-from recsys.train.feed import BatchStream
+from recsys.train.batch_stream import BatchStream
+from recsys.train.communication import Communicator, SingleProcess
+from recsys.train.horovod_communication import HorovodCommunicator
 from recsys.train.job import TrainingJob
 from recsys.train.loop import Trainer
 from recsys.train.probe import run_probe

@@ -144,6 +144,13 @@ def whole(table: PinnedTable, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return weights_of(job)
 
 
+def assert_one_process_ends(job: TrainingJob, whole: dict[str, torch.Tensor]) -> None:
+    """No rank is left; one process goes on, to the weights of a training that nothing disturbed."""
+    assert_no_ranks_left(job)
+    assert launch_training(alone(job)).global_steps == 33
+    assert_alike(weights_of(job), whole)
+
+
 def test_a_killed_stage_is_named_and_one_process_goes_on(
     table: PinnedTable,
     whole: dict[str, torch.Tensor],
@@ -156,9 +163,7 @@ def test_a_killed_stage_is_named_and_one_process_goes_on(
         launch_training(job)
     assert "rank 1 of 2 was killed by SIGKILL" in caught.value.what
     assert "resumes from the checkpoint at step 7" in caught.value.do
-    assert_no_ranks_left(job)
-    assert launch_training(alone(job)).global_steps == 33
-    assert_alike(weights_of(job), whole)
+    assert_one_process_ends(job, whole)
 
 
 def test_stages_go_on_from_one_process_and_one_that_hangs_is_named(
@@ -173,7 +178,5 @@ def test_stages_go_on_from_one_process_and_one_that_hangs_is_named(
     plan_fault(monkeypatch, "stop 1 20")
     with pytest.raises(TrainingError, match="rank 1 of 2 has not answered for 8 s"):
         launch_training(job)
-    assert_no_ranks_left(job)
     assert CheckpointStore(Path(job.checkpoint_dir), job.fingerprint).last_step() == 14
-    assert launch_training(alone(job)).global_steps == 33
-    assert_alike(weights_of(job), whole)
+    assert_one_process_ends(job, whole)

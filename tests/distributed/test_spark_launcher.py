@@ -18,6 +18,7 @@ from recsys.errors import TrainingError
 from recsys.train.horovodrun import rank_environment
 from recsys.train.job import TrainingResult
 from recsys.train.launch import launch_training
+from tests.cluster.clusters import running_services
 from tests.conftest import REPOSITORY
 from tests.training_tables import make_job, make_table
 
@@ -39,13 +40,8 @@ def test_training_inside_executors(spark: Any, tmp_path: Path, chosen: tuple[str
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Addresses of a standalone master with two workers of a core each."""
-    services = [sys.executable, str(REPOSITORY / "scripts/cluster/services.py")]
-    folder = tmp_path / "services"
-    subprocess.run([*services, "start", str(folder), "spark"], check=True)
-    try:
-        yield json.loads((folder / "services.json").read_text())["addresses"]
-    finally:
-        subprocess.run([*services, "stop", str(folder)], check=True)
+    with running_services(tmp_path / "services", "spark") as addresses:
+        yield addresses
 
 
 def test_executors_of_a_cluster_train_what_horovodrun_trains(

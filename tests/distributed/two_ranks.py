@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recsys.train.communication import Communicator, HorovodCommunicator, SingleProcess
-from recsys.train.feed import BatchStream
+from recsys.train.batch_stream import BatchStream
+from recsys.train.communication import Communicator, SingleProcess
+from recsys.train.horovod_communication import HorovodCommunicator
 from recsys.train.job import TrainingJob
 from recsys.train.loop import Trainer
 from tests.training_tables import RecordingTracker, make_job, make_table, make_windows

@@ -30,7 +30,8 @@ from tests.conftest import REPOSITORY
 from tests.spark.scored_lists import add_lists
 
 NIGHTS = (date(2026, 3, 5), date(2026, 3, 6))
-KINDS = ("parquet", "jsonl", "redis", "postgres")
+STORES = ("redis", "postgres")
+KINDS = ("parquet", "jsonl", *STORES)
 PASSWORD = "EXPORT_TEST_PASSWORD"
 # What a careless writer would spoil.
 AWKWARD = [
@@ -184,7 +185,8 @@ class Consumers:
         if kind == "postgres":
             rows = self.sql(f"select distinct version from {self.folder.name} order by 1")
             return [row[0] for row in rows]
-        return sorted(path.name[8:] for path in (self.folder / kind).glob("version=*"))
+        folders = (self.folder / kind).glob("version=*")
+        return sorted({path.name[8:].partition(".")[0] for path in folders})
 
     def traces(self, kind: str) -> Any:
         """What any write to a target changes."""

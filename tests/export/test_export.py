@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
 from recsys import schemas
-from recsys.cli.main import main
 from recsys.config import load_settings
 from recsys.errors import ExportError
 from recsys.export.lists import read_live
@@ -25,63 +20,21 @@ from recsys.export.redis_store import RedisConnector
 from recsys.export.targets import open_store
 from recsys.lake.operations import read_night
 from recsys.lake.tables import Lake
-from tests.cluster.clusters import running_services
 from tests.export.consumers import (
     KINDS,
     NIGHTS,
-    PASSWORD,
+    STORES,
     USERS,
     Consumers,
     cut_off,
     documented,
     expected,
-    make_lake,
     make_live,
 )
 
 pytestmark = pytest.mark.spark
 
 FIRST, SECOND = NIGHTS
-STORES = ("redis", "postgres")
-
-
-@pytest.fixture(scope="module")
-def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    return make_lake(spark, tmp_path_factory.mktemp("export"))
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Consumers]:
-    """Redis and PostgreSQL, and a folder."""
-    with tempfile.TemporaryDirectory(prefix="recsys-stores-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # for the user of PostgreSQL
-        with running_services(folder / "services", *STORES) as addresses:
-            password = (folder / "services/password").read_text()
-            yield Consumers(folder, addresses, password)
-
-
-@pytest.fixture
-def consumers(servers: Consumers, monkeypatch: pytest.MonkeyPatch) -> Consumers:
-    """Targets of the test's own, and the servers' password in the environment."""
-    monkeypatch.setenv(PASSWORD, servers.password)
-    folder = Path(tempfile.mkdtemp(prefix="top_n_", dir=servers.folder))
-    return replace(servers, folder=folder)
-
-
-@pytest.fixture
-def export(lake: Lake, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The command `recsys export` in this process; returns what it said."""
-
-    def run(conf: Path, *arguments: str, code: int = 0, command: str = "export") -> str:
-        with pytest.raises(SystemExit) as ended:
-            main([command, "--conf", str(conf), "--lake", lake.settings.lake.root, *arguments])
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == code, said.out + said.err
-        assert "Traceback" not in said.err
-        return said.out + said.err
-
-    return run
 
 
 def test_all_targets_hold_the_live_lists_and_a_second_export_writes_nothing(
@@ -124,7 +77,7 @@ def test_targets_follow_what_is_live_and_half_of_a_version_is_made_whole(
 
     # What a kill while it was being written would have left of the second night.
     for kind in ("parquet", "jsonl"):
-        next((consumers.folder / kind / f"version={version}").glob("part-*")).unlink()
+        next((consumers.folder / kind).glob(f"version={version}*/part-*")).unlink()
     name = consumers.folder.name
     consumers.redis().hdel(f"{name}:lists:{version}", *USERS[5:])
     consumers.sql(f"delete from {name} where version = '{version}' and user_id > 'u'")
@@ -251,7 +204,7 @@ def test_raw_user_ids_are_an_option_of_a_target(
     assert consumers.served("jsonl") == expected(FIRST)
 
 
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_lists_that_another_export_has_removed_are_not_made_current(
     kind: str, lake: Lake, consumers: Consumers, export: Callable[..., str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -129,6 +130,24 @@ def test_no_user_and_a_running_night_are_refused(
         check_quiet(etl.lake)
 
 
+def check_report(said: str) -> None:
+    """What was erased and proved, and what is left to do; no id of a user."""
+    first, *lines = said.splitlines()
+    assert first == "erasing 3 users, 2 of them known"
+    for name, rows in (("bronze/events", 26), ("silver/user_vault", 2), ("gold/top_n", 0)):
+        assert f"  {name:<24} {rows} rows" in lines
+    proof, copies, logs = lines[-3:]
+    assert re.fullmatch(
+        r"proof: [1-9][\d,]* data files and [1-9][\d,]* log entries read, none holds an id; 2 "
+        r"models with a row a user read, none knows one of them; 2 indices will never be given "
+        r"again",
+        proof,
+    )
+    assert "`recsys export export.keep_versions=1` replaces them in shop, crm and" in copies
+    assert logs.startswith("The raw logs that the lake was made from are not part of it")
+    assert not re.search(r"\b(ann|cid|never seen)\b", said)
+
+
 def test_the_command_erases_users_from_models_too(
     make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:
@@ -160,11 +179,12 @@ def test_the_command_erases_users_from_models_too(
     log_format.write_text(yaml.safe_dump(DAILY.model_dump(mode="json")), encoding="utf-8")
     options = ["--lake", f"{tmp_path}/lake", "--format", str(log_format), *settings]
     # Its night was not published, so it seems to be under way.
-    command = [sys.executable, "-m", "recsys.cli.main", "erase", *GONE, "--force", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "recsys.cli.main", "erase", *GONE, "never seen", "--force"]
+    targets = [f"export.targets.{name}={{kind: jsonl, path: /{name}}}" for name in ("shop", "crm")]
+    done = subprocess.run([*command, *options, *targets], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     forget_tables(etl.lake.spark)
-    assert "2 models with a row a user read, none knows one of them" in done.stdout
+    check_report(done.stdout)
     for bundle in bundles:
         model, _ = load_bundle(bundle)
         left = model.knows({"user_idx": everyone})

@@ -10,7 +10,7 @@ import pytest
 
 from recsys import schemas
 from recsys.lake.base import find_base
-from recsys.lake.gold import new_events
+from recsys.lake.gold_events import new_events
 from recsys.lake.tables import Lake
 from tests.spark.etl_nights import DAYS, SMALL, Etl
 from tests.spark.tiny_logs import event

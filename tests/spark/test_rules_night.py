@@ -4,167 +4,39 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.cli.summary import print_summary
-from recsys.config import load_settings
+from recsys.config import Rules, load_settings
 from recsys.errors import ConfigError, InputError, PublishError, RecsysError
-from recsys.generate import generate_log
-from recsys.lake.formats import load_format
-from recsys.lake.operations import StageRun
 from recsys.lake.publish import live_lists
 from recsys.lake.rule_tables import read_facts
 from recsys.lake.tables import Lake
-from recsys.score import evaluation
 from recsys.score.carry import ScoredNight
 from recsys.score.checks import check_lists
 from recsys.score.job import Scored, score_users
 from recsys.score.rules import RuleTables, read_rules
-from recsys.steps.context import Context
-from recsys.steps.lists import SCORE_USERS, _versions
+from recsys.steps.lists import SCORE_USERS
 from recsys.steps.night import ALL_STEPS
 from recsys.steps.runner import fingerprint_of, run_night
 from recsys.steps.tracking import open_tracking
-from tests.e2e.small_night import SETTINGS
+from tests.spark.rules_night import DAY, N, Night, check_entries, names_of, run_rules_night
 
 pytestmark = pytest.mark.spark
-
-DAY = date(2026, 1, 3)
-N, CAP = 10, 3
-CHANGES = (
-    "train.launcher=single", "train.ranks=1", "train.max_epochs=1", "privacy.pseudonyms=false",
-    "privacy.user_attributes=[segment]",
-)  # fmt: skip
-RULES: dict[str, Any] = {
-    "filters": [
-        {"column": "stock", "op": "at_least", "value": 1, "missing": "drop"},
-        {"column": "available_from", "op": "at_most", "value": "$run_date", "missing": "keep"},
-        {"column": "not_for", "op": "not_contains", "value": "$user.segment", "missing": "keep",
-         "unknown_user": "drop"},
-    ],
-    "rerank": {
-        "candidates": 30, "diversity": 0.3, "freshness": 0.2, "freshness_half_life_days": 2,
-        "max_per_category": [{"column": "category", "cap": CAP}],
-    },
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Night:
-    lake: Lake
-    runs: dict[str, StageRun]
-    said: list[str]
-    evaluated: dict[str, tuple[Any, evaluation.Cases]]
-    facts: dict[str, dict[str, str]]
-    segments: dict[str, str]
-    pins: dict[str, int]
-
-    def context(self, **changes: Any) -> Context:
-        settings = self.lake.settings.model_copy(update=changes)
-        lake = Lake(self.lake.spark, settings)
-        return Context(settings, load_format("generated"), DAY, lake, runs=dict(self.runs))
-
-    def may_have(self, user: str) -> set[str]:
-        return {
-            item
-            for item, own in self.facts.items()
-            if own["stock"] not in ("", "0")
-            and self.segments[user] not in own["not_for"].split("|")
-        }
-
-
-def read_tsv(path: Path) -> list[dict[str, str]]:
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-
-
-def write_facts(folder: Path, items: list[dict[str, str]]) -> dict[str, dict[str, str]]:
-    """Every fifth item is sold out, one is not known; every fourth is not for two segments."""
-    facts = {
-        row["item"]: {
-            "item_id": row["item"], "stock": str(place % 5), "category": row["category"],
-            "not_for": "s1|s2" if place % 4 == 1 else "",
-        }
-        for place, row in enumerate(items)
-    }  # fmt: skip
-    facts[items[3]["item"]]["stock"] = ""
-    lines = ["item_id\tstock\tnot_for"]
-    lines += [f"{own['item_id']}\t{own['stock']}\t{own['not_for']}" for own in facts.values()]
-    (folder / f"facts-{DAY}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return facts
 
 
 @pytest.fixture(scope="module")
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
-    folder = tmp_path_factory.mktemp("rules")
-    conf = folder / "small.yaml"
-    conf.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    generate_log(spark, load_settings(conf).generate, f"{folder}/log", DAY)
-    items, users = (read_tsv(folder / f"log/{name}.tsv") for name in ("items", "users"))
-    facts = write_facts(folder, items)
-    # Both are sold, and known from the first day on.
-    pins = dict(zip(list(facts)[11:13], (2, 5), strict=True))
-    first, second = pins
-    rules = {
-        **RULES,
-        "items_path": f"{folder}/facts-{{date}}.tsv",
-        "pins": [
-            {"item_id": first, "rank": 2, "first_date": DAY},
-            {"item_id": second, "rank": 5,
-             "users": {"attribute": "segment", "values": ["s0", "s3"]}},
-            {"item_id": "not yet known", "rank": 1, "first_date": DAY + timedelta(days=1)},
-        ],
-    }  # fmt: skip
-    conf.write_text(yaml.safe_dump({**SETTINGS, "rules": rules}), encoding="utf-8")
-    places = (f"lake.root={folder}/lake", f"input.path={folder}/log")
-    settings = load_settings(conf, [*CHANGES, *places])
-    segments = {row["user"]: row["segment"] for row in users}
-    made = Night(Lake(spark, settings), {}, [], {}, facts, segments, pins)
-    report = evaluation._report
-
-    def keep(name: str, items: Any, cases: evaluation.Cases, *others: Any) -> evaluation.Report:
-        made.evaluated[name] = (items, cases)
-        return report(name, items, cases, *others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_report", keep)
-        context = Context(settings, load_format("generated"), DAY, made.lake, say=made.said.append)
-        made.runs.update(run_night(context, ALL_STEPS))
-    return made
-
-
-def check_entries(night: Night, user: str, items: list[str], left: set[str], n: int) -> None:
-    """A list as the rules say, by the files that the night has read.
-
-    Args:
-        left: what somebody had and this user has not.
-    """
-    may_have = night.may_have(user) & left
-    assert len(set(items)) == len(items) == min(n, len(may_have))
-    assert set(items) <= may_have
-    counts = Counter(night.facts[item]["category"] for item in items)
-    if max(counts.values()) > CAP:
-        rest = {night.facts[item]["category"] for item in may_have - set(items)}
-        assert all(counts[category] >= CAP for category in rest)
-    first, second = night.pins
-    for item, holds in ((first, True), (second, night.segments[user] in ("s0", "s3"))):
-        if holds and item in may_have:
-            assert items.index(item) + 1 == night.pins[item]
-
-
-def names_of(night: Night) -> dict[int, str]:
-    rows = night.lake.read(schemas.SILVER_ITEMS).select("item_idx", "item_id").collect()
-    return {row[0]: row[1] for row in rows}
+    return run_rules_night(spark, tmp_path_factory.mktemp("rules"))
 
 
 def test_live_lists_obey(night: Night) -> None:
@@ -242,10 +114,9 @@ def test_a_night_is_done_again_where_the_facts_are_others(night: Night) -> None:
 
 
 def test_a_list_with_a_filtered_item_is_not_published(night: Night) -> None:
-    context, lake = night.context(), night.lake
-    versions = _versions(context)
-    tables = RuleTables(versions.items, versions.users, versions.user_attributes)
-    rules = read_rules(lake, tables, DAY)
+    lake = night.lake
+    versions = night.versions
+    rules = read_rules(lake, night.rule_tables, DAY)
     version = night.runs["score_users"].tables_written[schemas.GOLD_TOP_N.name]
     rows = lake.read(schemas.GOLD_TOP_N, version).where(F.col("run_date") == F.lit(DAY))
     lists = [row.asDict(recursive=True) for row in rows.collect()]
@@ -263,33 +134,65 @@ def test_a_list_with_a_filtered_item_is_not_published(night: Night) -> None:
     assert caught.value.what.startswith("1 lists are wrong: a user ")
 
 
-def test_lists_are_carried_over_where_the_rules_are_as_before(night: Night) -> None:
-    rules = night.lake.settings.rules.model_copy(update={"pins": ()})
-    context = night.context(rules=rules)
-    versions = _versions(context)
-    tables = RuleTables(versions.items, versions.users, versions.user_attributes)
-    kept = read_rules(context.lake, tables, DAY)
-    bundle = open_tracking(context.settings).bundle_of("1")
-    days = [DAY + timedelta(days=n) for n in (1, 2)]
+def lists_of(lake: Lake, version: int, day: date) -> dict[str, list[dict[str, Any]]]:
+    rows = lake.read(schemas.GOLD_TOP_N, version).where(F.col("run_date") == F.lit(day))
+    return {
+        row["user_id"]: [entry.asDict() for entry in row["recommendations"]]
+        for row in rows.collect()
+    }
 
-    def score(day: date, earlier: ScoredNight | None) -> Scored:
-        return score_users(context.lake, bundle, "1", versions, day, lambda _: None, earlier, kept)
 
-    first = score(days[0], None)
-    earlier = ScoredNight(days[0], versions, first.commit.version, first.basis, days[0])
-    second = score(days[1], earlier)
-    assert 0 < second.carried < len(night.segments) + 1
-    found = [
-        {row["user_id"]: row["recommendations"] for row in rows.collect()}
-        for rows in (
-            context.lake.read(schemas.GOLD_TOP_N).where(F.col("run_date") == F.lit(day))
-            for day in days
-        )
-    ]
-    assert found[0] == found[1]
-    assert check_lists(context.lake, second.commit.version, versions, days[1], kept) == len(
-        found[0]
+def assert_same_lists(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for user, entries in one.items():
+        # A user is encoded among others: that may move the last bits of what a score adds up.
+        scores = pytest.approx([entry.pop("score") for entry in entries], rel=1e-5, abs=1e-6)
+        assert [entry.pop("score") for entry in other[user]] == scores
+        assert other[user] == entries
+
+
+def score_again(
+    night: Night, settings: Rules, day: date, commits: int, earlier: ScoredNight | None = None
+) -> tuple[Scored, dict[str, list[dict[str, Any]]]]:
+    """The night's users scored for another day, in so many commits; what was done, and the lists.
+
+    Raises:
+        PublishError: a list is wrong.
+    """
+    score = night.lake.settings.score.model_copy(update={"commits": commits, "partitions": 6})
+    context = night.context(rules=settings, score=score)
+    lake, versions = context.lake, night.versions
+    rules = read_rules(lake, night.rule_tables, DAY)
+    assert rules is not None
+    assert len(rules.values) > 2  # groups of users
+    bundle, before = (
+        open_tracking(context.settings).bundle_of("1"),
+        lake.version(schemas.GOLD_TOP_N),
     )
+    done = score_users(lake, bundle, "1", versions, day, lambda _: None, earlier, rules)
+    assert done.commit.version - before == commits
+    found = lists_of(lake, done.commit.version, day)
+    assert check_lists(lake, done.commit.version, versions, day, rules) == len(found)
+    assert found.keys() == night.segments.keys()
+    return done, found
+
+
+def test_lists_of_several_commits_are_those_of_one(night: Night) -> None:
+    rules, day = night.lake.settings.rules, DAY + timedelta(days=1)
+    (_, one), (_, several) = (score_again(night, rules, day, commits) for commits in (1, 3))
+    assert any(entry["reason"] == schemas.PINNED_REASON for own in one.values() for entry in own)
+    assert_same_lists(one, several)
+
+
+@pytest.mark.parametrize("commits", [1, 3])
+def test_lists_are_carried_over_where_the_rules_are_as_before(night: Night, commits: int) -> None:
+    rules = night.lake.settings.rules.model_copy(update={"pins": ()})
+    days = [DAY + timedelta(days=n) for n in (1, 2)]
+    first, one = score_again(night, rules, days[0], 1)
+    earlier = ScoredNight(days[0], night.versions, first.commit.version, first.basis, days[0])
+    second, other = score_again(night, rules, days[1], commits, earlier)
+    assert 0 < second.carried < len(night.segments) + 1
+    assert_same_lists(one, other)
 
 
 def bad_rules(folder: Path) -> dict[str, tuple[list[str], type[RecsysError], str, str]]:
@@ -325,7 +228,7 @@ def test_wrong_facts_and_names_say_what_to_do(night: Night, name: str, tmp_path:
     overrides, kind, what, do = bad_rules(tmp_path)[name]
     rules = load_settings(None, overrides).rules
     context = night.context(rules=rules)
-    versions = _versions(context)
+    versions = night.versions
     with pytest.raises(kind) as caught:
         read_rules(context.lake, RuleTables(versions.items, versions.users), DAY)
     assert what in caught.value.what

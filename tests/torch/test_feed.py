@@ -17,7 +17,8 @@ from recsys import schemas
 from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Batch, Recency
-from recsys.train.feed import BatchStream, FeedOptions, InMemoryFeed, RowGroupFeed, petastorm_feed
+from recsys.train.batch_stream import BatchStream
+from recsys.train.feed import FeedOptions, InMemoryFeed, RowGroupFeed, petastorm_feed
 from recsys.train.rows import Channels
 from tests.training_tables import Windows, make_table, pack_columns
 

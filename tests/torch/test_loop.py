@@ -1,7 +1,6 @@
-"""The training loop on one process: it learns, repeats itself, and resumes exactly."""
+"""The training loop on one process: it learns, repeats itself, and stops early."""
 
 import dataclasses
-import math
 from datetime import date
 from pathlib import Path
 
@@ -12,44 +11,23 @@ import torch
 from recsys.bundle import load_bundle
 from recsys.schemas import PinnedTable
 from recsys.train.batch import Batch, Recency, make_batch
+from recsys.train.batch_stream import BatchStream
 from recsys.train.communication import SingleProcess
-from recsys.train.feed import BatchStream
-from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.job import TrainingResult
 from recsys.train.loop import Trainer, run_training
 from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG
 from recsys.train.popularity import count_targets
 from tests.training_tables import (
     RecordingTracker,
     Windows,
+    assert_equal_weights,
     make_job,
-    make_table,
     make_windows,
     memory_feed,
+    train,
 )
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[PinnedTable, Windows]:
-    return make_table(
-        tmp_path_factory.mktemp("table"),
-        files={9: [60, 60], 17: [60, 50]},
-        validation={9: [20], 17: [20]},
-        write=False,
-    )
-
-
-def train(
-    job: TrainingJob, contents: Windows, tracker: RecordingTracker
-) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
-    result = run_training(job, SingleProcess(), tracker, memory_feed(contents))
-    return result, load_bundle(result.bundle_dir)[0].state_dict()
-
-
-def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_it_learns_and_reports(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
@@ -90,63 +68,6 @@ def test_same_seed_same_weights(table: tuple[PinnedTable, Windows], tmp_path: Pa
     assert other.metrics != first.metrics
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "train.target_horizon=3",
-        "train.sampled_softmax_above_items=10",
-        "train.gradient_accumulation=2",
-        "train.optimizer=sgd",
-        "train.loss=gbce train.exchange.rows=sparse train.weight_decay=0.01",
-        "train.loss=gbce train.exchange.rows=sparse train.optimizer=sgd",
-        "train.exchange.tables=sharded",
-        "train.loss=gbce train.exchange.rows=sparse train.exchange.tables=sharded",
-    ],
-)
-@pytest.mark.parametrize("fail_at", [3, 20, 40])
-def test_a_training_that_failed_resumes_exactly(
-    table: tuple[PinnedTable, Windows], tmp_path: Path, fail_at: int, override: str
-) -> None:
-    undisturbed = RecordingTracker()
-    job = make_job(tmp_path / "a", table[0], *override.split(), "train.negatives=6")
-    result, weights = train(job, table[1], undisturbed)
-
-    broken = dataclasses.replace(
-        job, checkpoint_dir=str(tmp_path / "b"), bundle_dir=str(tmp_path / "b/bundle")
-    )
-    accumulation = job.settings.train.gradient_accumulation
-    before = RecordingTracker(fail_at=fail_at // accumulation)
-    with pytest.raises(ConnectionError):
-        train(broken, table[1], before)
-    after = RecordingTracker()
-    resumed, repeated = train(broken, table[1], after)
-
-    assert {**before.losses, **after.losses} == undisturbed.losses
-    assert after.started_with == ("run-1" if min(after.losses) else "")
-    # A checkpoint every 7 steps, and one at the end of each epoch.
-    steps = math.ceil(15 / accumulation)
-    assert any((min(after.losses) - steps * epoch) % 7 == 0 for epoch in range(3))
-    assert resumed.metrics == result.metrics
-    assert resumed.events == result.events
-    assert_equal_weights(weights, repeated)
-
-
-def test_a_resumed_training_that_was_complete_only_reports(
-    table: tuple[PinnedTable, Windows], tmp_path: Path
-) -> None:
-    class FailsAtTheEnd(RecordingTracker):
-        def finish(self, *_: object) -> None:
-            raise ConnectionError("the server is gone")
-
-    job = make_job(tmp_path, table[0])
-    with pytest.raises(ConnectionError):
-        train(job, table[1], FailsAtTheEnd())
-    tracker = RecordingTracker()
-    result, _ = train(job, table[1], tracker)
-    assert tracker.losses == {}
-    assert result.epochs == 3
-
-
 def test_early_stopping_keeps_the_best_epoch(
     table: tuple[PinnedTable, Windows], tmp_path: Path
 ) -> None:
@@ -165,17 +86,6 @@ def test_early_stopping_keeps_the_best_epoch(
     )
     assert (result.best_epoch, result.epochs) == (0, 3)
     assert result.metrics[NDCG] == tracker.epochs[0][NDCG]
-
-
-def test_a_checkpoint_of_another_job_is_not_continued(
-    table: tuple[PinnedTable, Windows], tmp_path: Path
-) -> None:
-    job = make_job(tmp_path, table[0])
-    with pytest.raises(ConnectionError):
-        train(job, table[1], RecordingTracker(fail_at=20))
-    tracker = RecordingTracker()
-    train(dataclasses.replace(job, fingerprint="another"), table[1], tracker)
-    assert min(tracker.losses) == 0
 
 
 def next_items(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -13,19 +13,9 @@ from recsys.train.batch import make_batch
 from recsys.train.communication import SingleProcess
 from recsys.train.models import make_model
 from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, validate
-from tests.training_tables import Windows, make_job, make_table, make_windows
+from tests.training_tables import Windows, make_job, make_windows
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[PinnedTable, Windows]:
-    return make_table(
-        tmp_path_factory.mktemp("table"),
-        files={9: [60, 60], 17: [60, 50]},
-        validation={9: [20], 17: [20]},
-        write=False,
-    )
 
 
 def test_validation_ranks_every_target_among_all_items(table: tuple[PinnedTable, Windows]) -> None:

@@ -18,8 +18,9 @@ from recsys.train.launch import find_result
 from recsys.train.loop import run_training
 from recsys.train.objectives.next_item_ranks import NDCG
 from recsys.train.runs import Run
-from recsys.train.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial, run_search
+from recsys.train.search import COMPLETE, FAILED, PRUNED, RUNNING, Search, Trial
 from recsys.train.search_report import draw_search
+from recsys.train.trials import run_search
 from recsys.train.worker import make_pruner, make_tracker
 from tests.training_tables import make_job, make_table, memory_feed
 

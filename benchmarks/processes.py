@@ -78,9 +78,11 @@ def resident_bytes(root: int) -> int:
 def _read_stats() -> dict[int, list[str]]:
     """By process the fields of /proc/PID/stat that follow the command: the parent is the second."""
     stats = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # Of a process that ended meanwhile glob may raise what iterdir does not.
+    for name in (path.name for path in Path("/proc").iterdir() if path.name.isdigit()):
         try:
-            stats[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()
+            text = Path("/proc", name, "stat").read_text()
+            stats[int(name)] = text.rpartition(")")[2].split()
         except OSError:
             continue  # it ended meanwhile
     return stats

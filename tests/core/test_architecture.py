@@ -47,6 +47,7 @@ PLANTED = {
     "train/loop.py": ("import horovod.torch", "horovod"),
     "steps/etl.py": ("import mlflow", "mlflow"),
     "benchmark/run.py": ("import optuna", "optuna"),
+    "ranking/exact_top_n.py": ("import faiss", "faiss"),
     "train/shuffle.py": ("import pyspark.sql", "no-spark"),
     "lake/tables.py": ("import torch", "no-torch"),
 }
@@ -78,6 +79,7 @@ def test_every_ignored_import_is_one_the_design_names() -> None:
         "recsys.train.registry -> mlflow",
         "recsys.train.pyfunc_model -> mlflow",
         "recsys.train.search -> optuna",
+        "recsys.ranking.approximate -> faiss",
         "recsys.export.redis_store -> redis",
         "recsys.export.postgres -> pg8000",
     }

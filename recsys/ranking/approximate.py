@@ -202,6 +202,12 @@ def clusters_bytes(items: int, dims: int) -> int:
     return items * (dims + _ID_BYTES) + 4 * dims * count_clusters(items)
 
 
+def building_bytes(items: int, dims: int) -> int:
+    """That ``build_clusters`` needs: the clusters, and the vectors that it learns from."""
+    learned = min(items, count_clusters(items) * _POINTS_A_CLUSTER)
+    return clusters_bytes(items, dims) + 4 * dims * learned
+
+
 def load_clusters(folder: Path) -> ApproximateIndex:
     """What ``save`` wrote, mapped, so that processes of a machine share it."""
     clusters = faiss.read_index(str(folder / _FILE), faiss.IO_FLAG_MMAP)

@@ -67,7 +67,7 @@ class Forecast:
         cores: that rank.
         target: the recall that is asked for.
         sampled: users that were asked about.
-        exact_rate: users a second on one core, measured on this machine; 0: there was no user.
+        exact_rate: users a second on one core like this machine's, measured; 0: there was no user.
         trial: of clusters; None where exact lists are so quick that none was made.
     """
 
@@ -197,13 +197,13 @@ def _try(index: ItemIndex, n: int, asked: Sequence[Asked], target: float) -> Tri
 
 
 def _time(asked: Asked, rank: Callable[[Asked], RankedItems]) -> float:
-    """Users a second on one thread, as a worker has it."""
+    """Users a second of one thread's own time: what else runs on this machine does not count."""
     some = Asked(asked.users[:_TIMED_USERS], asked.seen[:_TIMED_USERS], asked.shown)
     with _one_thread():
         rank(Asked(some.users[:8], some.seen[:8], some.shown))
-        started = time.perf_counter()
+        started = time.thread_time()
         rank(some)
-        return len(some.users) / (time.perf_counter() - started)
+        return len(some.users) / (time.thread_time() - started)
 
 
 @contextmanager

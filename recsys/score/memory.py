@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recsys.models import ModelConfig
-from recsys.ranking.approximate import clusters_bytes
+from recsys.ranking.approximate import building_bytes, clusters_bytes
 from recsys.ranking.exact_top_n import MOST_BYTES
 from recsys.score.ranker import SCORES_AT_ONCE
 
@@ -32,9 +32,14 @@ def describe_memory(
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
+    driver = ""
+    if clusters:
+        more = building_bytes(catalogue, dims)
+        driver = f"; the driver maps as much and needs {_in_gib(more)} GiB to cluster the items"
     return (
         f"scoring with {catalogue:,} items × {dims} dims needs {_in_gib(shared)} GiB that the "
         f"workers of a machine share, and at most {_in_gib(own)} GiB for each worker (a task)"
+        + driver
     )
 
 

@@ -13,9 +13,9 @@ from recsys.models import MatrixFactorization, MatrixFactorizationConfig
 from recsys.score.carry import ScoredNight
 from recsys.score.checks import check_lists
 from tests.ranked_users import HISTORIES, KNOWN, USERS
+from tests.spark.scored_again import TODAY, as_earlier, score
 from tests.spark.scored_lists import NIGHT
 from tests.spark.scored_lists import Scored as Lists
-from tests.spark.test_carry import TODAY, as_earlier, score
 
 pytestmark = pytest.mark.spark
 
@@ -39,7 +39,6 @@ def test_a_night_of_approximate_lists(scored: Lists) -> None:
         same += len(set(items) & {entry["item_id"] for entry in entries})
     assert same >= 0.8 * sum(map(len, scored.lists.values()))
 
-    tomorrow = replace(as_earlier(scored), top_n=done.commit.version, basis=done.basis)
     tomorrow = ScoredNight(TODAY, scored.versions, done.commit.version, done.basis, TODAY)
     later = TODAY.replace(day=TODAY.day + 1)
     again, _, said = score(scored, scored.versions, "7", tomorrow, later, *APPROXIMATE)

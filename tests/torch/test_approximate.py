@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.ranking import approximate
 from recsys.ranking.approximate import (
     ApproximateIndex,
     build_clusters,
@@ -137,8 +138,41 @@ def test_items_of_equal_scores_stand_for_each_other() -> None:
     """All the same: which ten of them a list has is chance, and all that matters is found."""
     index = build_index(torch.ones(501, DIMS), torch.ones(501, dtype=torch.bool))
     asked = [Asked(torch.ones(100, DIMS), [np.zeros(0, np.int64)] * 100, None)]
-    _, recall = calibrate(build_clusters(index), index, N, asked, 0.9)
+    found, recall = calibrate(build_clusters(index), index, N, asked, 0.9)
     assert recall.mean == 1.0
+    assert found is not None
+    items = found.rank(asked[0].users, index, N).items
+    assert torch.equal(items, items.sort(dim=1).values), "of equal ones the lower index first"
+
+
+def test_recall_is_the_share_of_the_exact_list_that_is_found() -> None:
+    index, clusters, users = make(vectors.clustered, 200)
+    exact = rank_products(users, index, N)
+    found = clusters.of_width(16).rank(users, index, N)
+    pairs = zip(exact.items.tolist(), found.items.tolist(), strict=True)
+    share = np.mean([len(set(best) & set(own)) / N for best, own in pairs])
+    asked = [Asked(users[:50], [[]] * 50, None), Asked(users[50:], [[]] * 150, None)]
+    parts = [type(exact)(*(column[at] for column in exact)) for at in (slice(50), slice(50, None))]
+    recall = measure_recall(clusters.of_width(16), index, parts, asked)
+    assert recall.mean == pytest.approx(share)
+    assert recall.users == 200
+    assert 0.3 < share < 0.999
+
+
+def test_only_who_has_seen_very_many_items_is_ranked_exactly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, clusters, users = make(vectors.clustered, 40)
+    seen = best_seen(index, users, [0, 3, 60, 1500])
+    ranked: list[int] = []
+
+    def count(users: Tensor, *given: object) -> object:
+        ranked.append(len(users))
+        return rank_products(users, *given)
+
+    monkeypatch.setattr(approximate, "rank_products", count)
+    clusters.of_width(8).rank(users, index, N, seen)
+    assert ranked == [10]
 
 
 def test_the_bound_is_wilsons() -> None:

@@ -30,7 +30,7 @@ from recsys.ranking.item_index import ItemIndex
 from recsys.ranking.top_n import PADDING_ITEM, IntArray, Ragged, RankedItems, flatten
 
 _FILE, _WIDTH = "clusters.faiss", "width"
-_ROUNDS = 8  # of k-means: more changed recall by less than its interval
+_ROUNDS = 8  # of k-means
 _POINTS_A_CLUSTER = 64
 _ROWS_AT_ONCE = 262_144
 _SEED = 1
@@ -193,7 +193,7 @@ def add_items(clusters: ApproximateIndex, index: ItemIndex) -> None:
 
 
 def count_clusters(items: int) -> int:
-    """Of so many items: about as many as there are items to compare in eight of them."""
+    """Of so many items: four times the root, so that centroids cost as much as 16 clusters."""
     return max(1, min(items, round(4 * math.sqrt(items))))
 
 

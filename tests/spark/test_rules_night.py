@@ -31,7 +31,7 @@ from recsys.score.checks import check_lists
 from recsys.score.job import Scored, score_users
 from recsys.score.rules import RuleTables, read_rules
 from recsys.steps.context import Context
-from recsys.steps.lists import SCORE_USERS, _versions
+from recsys.steps.lists import SCORE_USERS, versions_of
 from recsys.steps.night import ALL_STEPS
 from recsys.steps.runner import fingerprint_of, run_night
 from recsys.steps.tracking import open_tracking
@@ -243,7 +243,7 @@ def test_a_night_is_done_again_where_the_facts_are_others(night: Night) -> None:
 
 def test_a_list_with_a_filtered_item_is_not_published(night: Night) -> None:
     context, lake = night.context(), night.lake
-    versions = _versions(context)
+    versions = versions_of(context)
     tables = RuleTables(versions.items, versions.users, versions.user_attributes)
     rules = read_rules(lake, tables, DAY)
     version = night.runs["score_users"].tables_written[schemas.GOLD_TOP_N.name]
@@ -266,7 +266,7 @@ def test_a_list_with_a_filtered_item_is_not_published(night: Night) -> None:
 def test_lists_are_carried_over_where_the_rules_are_as_before(night: Night) -> None:
     rules = night.lake.settings.rules.model_copy(update={"pins": ()})
     context = night.context(rules=rules)
-    versions = _versions(context)
+    versions = versions_of(context)
     tables = RuleTables(versions.items, versions.users, versions.user_attributes)
     kept = read_rules(context.lake, tables, DAY)
     bundle = open_tracking(context.settings).bundle_of("1")
@@ -325,7 +325,7 @@ def test_wrong_facts_and_names_say_what_to_do(night: Night, name: str, tmp_path:
     overrides, kind, what, do = bad_rules(tmp_path)[name]
     rules = load_settings(None, overrides).rules
     context = night.context(rules=rules)
-    versions = _versions(context)
+    versions = versions_of(context)
     with pytest.raises(kind) as caught:
         read_rules(context.lake, RuleTables(versions.items, versions.users), DAY)
     assert what in caught.value.what

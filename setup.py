@@ -16,6 +16,7 @@ INSTALL = [
     "pandas>=2.2,<3",
     "torch==2.12.1",
     "mlflow==3.17.2",  # 3.18.0 cannot be installed: its skinny package is missing
+    "faiss-cpu>=1.15.1",  # approximate lists (recsys/ranking/approximate.py)
     "pydantic>=2",
     "pyyaml",
     "tqdm",

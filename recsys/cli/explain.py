@@ -1,32 +1,88 @@
-"""`recsys train --explain`: memory, traffic and seconds of a training before it begins."""
+"""`recsys train --explain` and `recsys score --explain`: what they take, before they begin."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from datetime import date
+from typing import TypeVar
 
 from recsys.cli.options import read_settings
 from recsys.config import Exchange, Settings, Train
 from recsys.lake.operations import check_schema_version
 from recsys.lake.session import build_session
 from recsys.lake.tables import Lake
+from recsys.score.explain import Explained
+from recsys.score.forecast import Forecast as ListForecast
+from recsys.score.forecast import say_seconds
 from recsys.steps.context import Context
-from recsys.steps.explain import explain_training
+from recsys.steps.explain import explain_scoring, explain_training
 from recsys.train.forecast import Forecast
 
 _MIB = 1 << 20
+_Found = TypeVar("_Found")
 
 
 def explain(options: argparse.Namespace, run_date: date) -> None:
-    """Print the forecast of the night's training."""
+    """Print the forecast of the night's training or scoring."""
+    if options.step == "score_users":
+        _, scoring = _ask(options, run_date, explain_scoring)
+        lines = describe_scoring(scoring)
+    else:
+        settings, training = _ask(options, run_date, explain_training)
+        lines = describe(settings, training)
+    print("\n".join(lines), flush=True)
+
+
+def _ask(
+    options: argparse.Namespace, run_date: date, find: Callable[[Context], _Found]
+) -> tuple[Settings, _Found]:
     settings, log = read_settings(options)
-    lake = Lake(build_session(settings, f"recsys train --explain {run_date}"), settings)
+    title = f"recsys {options.name} --explain {run_date}"
+    lake = Lake(build_session(settings, title), settings)
     context = Context(settings, log, run_date, lake)
     with lake.explain_damage():
         check_schema_version(lake)
         context.refresh()
-        found = explain_training(context)
-    print("\n".join(describe(settings, found)), flush=True)
+        return settings, find(context)
+
+
+def describe_scoring(found: Explained) -> list[str]:
+    """A line a figure, and at the end what it comes to."""
+    forecast = found.forecast
+    lines = {
+        "users": f"{found.users:,}, in {found.tasks:,} tasks and {found.commits} commits",
+        "memory": found.memory,
+    }
+    if forecast is not None:
+        lines |= _describe_costs(forecast)
+    for method, decided in ((found.score.method, found.decision), ("auto", found.auto)):
+        kind = "approximate" if decided.approximate else "exact"
+        lines[f"score.method={method}"] = f"{kind} lists: {decided.reason}"
+    return _format(lines)
+
+
+def _describe_costs(found: ListForecast) -> Mapping[str, str]:
+    pairs = found.users * found.candidates
+    lines = {
+        "candidates": f"{found.candidates:,} × {found.dims} dims",
+        "exact": f"{pairs:,} pairs, {say_seconds(found.exact_seconds)} on {found.cores} cores "
+        f"(forecast: {found.exact_rate:,.0f} users/s a core in a small run here)",
+    }
+    trial = found.trial
+    if trial is None:
+        return lines
+    recall = f"{trial.recall.mean:.4f} (at least {trial.recall.low:.4f})"
+    tried = f"in a trial on {trial.candidates:,} candidates and {trial.recall.users:,} users"
+    if trial.width:
+        lines["approximate"] = (
+            f"{say_seconds(trial.build_seconds)} to build, {say_seconds(found.search_seconds)} to "
+            f"search on {found.cores} cores, {found.clusters_bytes / _MIB:,.1f} MiB (forecast); "
+            f"recall {recall} with {trial.width} clusters a user {tried}"
+        )
+    else:
+        lines["approximate"] = f"recall {recall} with half of the clusters {tried}: too little"
+    return lines
 
 
 def describe(settings: Settings, found: Forecast) -> list[str]:
@@ -42,7 +98,12 @@ def describe(settings: Settings, found: Forecast) -> list[str]:
         "seconds an epoch": f"{found.epoch_seconds:,.1f} (compute {found.compute_seconds:,.1f}, "
         f"exchange {found.exchange_seconds:,.1f}), validation not counted",
     }
-    return [f"{name + ':':<18}{text}" for name, text in lines.items()]
+    return _format(lines)
+
+
+def _format(lines: Mapping[str, str]) -> list[str]:
+    width = max(map(len, lines)) + 2
+    return [f"{name + ':':<{width}}{text}" for name, text in lines.items()]
 
 
 def _strategy(train: Train) -> str:

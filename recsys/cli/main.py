@@ -21,6 +21,15 @@ LAKE_COMMANDS = {
     "retention": "delete partitions older than the days that a table keeps",
 }
 
+_EXPLAINED = {
+    "train": "memory, traffic and seconds an epoch, from a few timed steps; trains nothing",
+    "score_users": "memory and seconds, exactly and approximately, from small runs, and which of "
+    "both score.method=auto takes, and why; makes no lists",
+}
+"""Steps that can say what they would take, and how."""
+
+_ALIASES = {"score-users": ("score",)}
+
 _EPILOG = """\
 examples:
   recsys demo                                        three nights on generated logs
@@ -85,12 +94,8 @@ def _build_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_lazy("night", "one_step"), step=step)
         if step == "ingest":
             _add_accept(command)
-        if step == "train":
-            command.add_argument(
-                "--explain",
-                action="store_true",
-                help="memory, traffic and seconds an epoch, from a few timed steps; trains nothing",
-            )
+        if step in _EXPLAINED:
+            command.add_argument("--explain", action="store_true", help=_EXPLAINED[step])
     again = add("repair", "build nights again from bronze, and what follows them", "night", "date")
     _add_nights(again)
     again.add_argument("--format", metavar="NAME", help="input.format of these nights' logs")
@@ -193,7 +198,9 @@ def _add_accept(command: argparse.ArgumentParser) -> None:
 def _add(
     commands: _Commands, name: str, summary: str, module: str, *options: str
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary)
+    command = commands.add_parser(
+        name, help=summary, description=summary, aliases=_ALIASES.get(name, ())
+    )
     add_options(command, *options)
     command.set_defaults(command=_lazy(module, name.replace("-", "_")), name=name)
     return command

@@ -17,7 +17,7 @@ from recsys.config.export import (
 from recsys.config.gate import Gate
 from recsys.config.generate import Generate
 from recsys.config.lake import Gold
-from recsys.config.lists import Als, Evaluate
+from recsys.config.lists import Als, Evaluate, Score
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
 from recsys.config.rules import RUN_DATE, Filter, Pin, Rules
 from recsys.config.section import Section
@@ -52,6 +52,7 @@ __all__ = [
     "Range",
     "RedisTarget",
     "Rules",
+    "Score",
     "Section",
     "Settings",
     "Space",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from recsys.config.section import Section
@@ -29,6 +31,18 @@ class Evaluate(Section):
 
 class Score(Section):
     n: int = Field(ge=1, le=1000, description="items in a list")
+    method: Literal["exact", "approximate", "auto"] = Field(
+        description="how lists are ranked; approximate ones compare a user with clusters of items "
+        "near to him, as many as score.recall needs; auto: whichever is forecast to be faster "
+        "(`recsys score --explain`)"
+    )
+    recall: float = Field(
+        gt=0,
+        lt=1,
+        description="share of the exact list that an approximate one has at least, on average: the "
+        "lower bound of what is measured on a sample of users; where it isn't reached lists are "
+        "exact",
+    )
     partitions: int | None = Field(
         ge=1, description="tasks of the scoring job; null: by the size of gold/sequences"
     )

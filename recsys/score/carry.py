@@ -49,6 +49,7 @@ def describe_basis(
     popularity: npt.NDArray[np.float32],
     known_items: int,
     words: Neighbors | None,
+    search: str = "",
 ) -> str:
     """A hash of what the model's part of all lists depends on, beside the users' histories.
 
@@ -59,8 +60,10 @@ def describe_basis(
         popularity: float32 [items + 1], the catalogue of today; an item with 0 is no candidate.
         known_items: largest item_idx that the model has learned.
         words: of all items, for a model that knows new ones by them.
+        search: what approximate lists depend on besides; of exact ones nothing.
     """
-    made = hashlib.sha256("\n".join([model, str(n), *events]).encode())
+    parts = [model, str(n), *events, *([search] if search else [])]
+    made = hashlib.sha256("\n".join(parts).encode())
     rankable = popularity if words is not None else popularity[: known_items + 1]
     made.update(np.packbits(rankable > 0).tobytes())
     for part in words or ():

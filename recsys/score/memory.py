@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recsys.models import ModelConfig
+from recsys.ranking.approximate import building_bytes, clusters_bytes
 from recsys.ranking.dense_top_n import MOST_BYTES
 from recsys.score.ranker import SCORES_AT_ONCE
 
@@ -13,7 +14,9 @@ _USERS_A_BATCH = 10_000  # spark.sql.execution.arrow.maxRecordsPerBatch
 _PYTHON = 400 * 2**20  # the interpreter with torch and Arrow
 
 
-def describe_memory(config: ModelConfig, catalogue: int, n: int, rules: int = 0) -> str:
+def describe_memory(
+    config: ModelConfig, catalogue: int, n: int, rules: int = 0, *, clusters: bool = False
+) -> str:
     """A line for the log, by the model's shape.
 
     Args:
@@ -21,15 +24,22 @@ def describe_memory(config: ModelConfig, catalogue: int, n: int, rules: int = 0)
         catalogue: largest item_idx of today.
         n: length of the lists, or what rules look at for one.
         rules: bytes of their arrays.
+        clusters: lists may be approximate.
     """
     dims = int(getattr(config, "dims", 0))
     # float32 in the model and again by rows of the index, and a byte of codes.
     shared = catalogue * (9 * dims + _ITEM_BYTES) + rules
+    shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
+    driver = ""
+    if clusters:
+        more = building_bytes(catalogue, dims)
+        driver = f"; the driver maps as much and needs {_in_gib(more)} GiB to cluster the items"
     return (
         f"scoring with {catalogue:,} items × {dims} dims needs {_in_gib(shared)} GiB that the "
         f"workers of a machine share, and at most {_in_gib(own)} GiB for each worker (a task)"
+        + driver
     )
 
 

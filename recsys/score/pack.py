@@ -17,6 +17,7 @@ import torch
 from recsys import schemas
 from recsys.bundle import load_for_scoring, load_ranker
 from recsys.models import ClickRanker, Links, Recommender
+from recsys.ranking.approximate import ApproximateIndex, load_clusters, use_threads
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import ItemIndex, load_index
 from recsys.ranking.neighbors import Neighbors
@@ -29,6 +30,7 @@ _LINKS = "links.npz"
 _BUNDLE = "bundle"
 _MODELS = "models.pt"
 _INDEX = "index"
+_CLUSTERS = "clusters"
 _RULES = "rules"
 
 
@@ -43,6 +45,7 @@ class ScoringPack:
         ranker: re-ranks the model's first items; None where the bundle has none.
         index: the candidates' vectors; None for a model without vectors.
         rules: what the lists obey; None: nothing.
+        clusters: of the candidates, where lists are approximate; None: they are exact.
     """
 
     model: Recommender
@@ -51,6 +54,7 @@ class ScoringPack:
     ranker: ClickRanker | None
     index: ItemIndex | None
     rules: ListRules | None
+    clusters: ApproximateIndex | None
 
 
 def write_pack(
@@ -93,7 +97,13 @@ def load_pack(path: str) -> ScoringPack:
     all: they are mapped, so that a machine holds them once.
     """
     torch.set_num_threads(1)
-    folder = _unpack_once(Path(path))
+    use_threads(1)
+    return open_pack(Path(path))
+
+
+def open_pack(path: Path) -> ScoringPack:
+    """What ``load_pack`` does, on any threads."""
+    folder = _unpack_once(path)
     # Written by _unpack_once on this machine: pickles of our own classes.
     models = torch.load(folder / _MODELS, mmap=True, weights_only=False)
     with pa.memory_map(str(folder / _ITEM_IDS)) as file:
@@ -105,7 +115,16 @@ def load_pack(path: str) -> ScoringPack:
         models["ranker"],
         load_index(folder / _INDEX) if (folder / _INDEX).exists() else None,
         load_rules(folder / _RULES) if (folder / _RULES).exists() else None,
+        load_clusters(folder / _CLUSTERS) if (folder / _CLUSTERS).exists() else None,
     )
+
+
+def add_clusters(path: Path, clusters: ApproximateIndex) -> None:
+    """Put clusters of the candidates into a pack that no worker has yet."""
+    folder = _unpack_once(path)
+    clusters.save(folder / _CLUSTERS)
+    with tarfile.open(path, "a") as tar:
+        tar.add(folder / _CLUSTERS, _CLUSTERS)
 
 
 def _unpack_once(path: Path) -> Path:

@@ -14,9 +14,11 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.models import ClickRanker, DotProductRecommender, Inputs, Recommender
 from recsys.models.reranking import rerank
+from recsys.ranking.approximate import ApproximateIndex
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories, pad_histories, take
 from recsys.ranking.item_index import ItemIndex, build_index
+from recsys.ranking.recall import Asked
 from recsys.ranking.rules import ListRules, Mask
 from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 from recsys.score.lists import Lists, fill, join, obey, rank_popular
@@ -35,6 +37,7 @@ def rank_histories(
     index: ItemIndex | None = None,
     rules: ListRules | None = None,
     groups: IntArray | None = None,
+    clusters: ApproximateIndex | None = None,
 ) -> Lists:
     """Rank the whole catalogue for each history; popularity fills what the model cannot.
 
@@ -51,20 +54,20 @@ def rank_histories(
             it; None makes it.
         rules: what the lists obey, the fallback's items too; None: nothing.
         groups: each user's group in ``rules``, int [users]; None: all are of the first.
+        clusters: of the items of ``index``, to search them approximately; None: exactly.
 
     Raises:
         ConfigError: rules compare the model's item vectors, and it has none.
     """
     check_vectors(type(model), rules)
-    first = n if ranker is None else max(n, ranker.config.candidates)
     wide = n
     if rules is not None:
         popularity = np.where(rules.allowed, popularity, np.float32(0.0))
         wide = rules.width(n)
-        first = max(first, wide)
     with torch.inference_mode():
         index = index_items(model, popularity) if index is None else index
-        stage, size = _first_stage(model, popularity, first, index)
+        first = count_first(n, ranker, rules)
+        stage, size = _first_stage(model, popularity, first, index, clusters)
         parts, rows = [], []
         for at, group in _batches(len(histories), groups, size):
             given, own, left = histories.part(at), take(seen, at), popularity
@@ -80,6 +83,12 @@ def rank_histories(
             rows.append(np.arange(len(histories))[at])
     lists = join(parts, n)
     return lists if groups is None or not rows else lists.part(np.argsort(np.concatenate(rows)))
+
+
+def count_first(n: int, ranker: ClickRanker | None, rules: ListRules | None) -> int:
+    """Items that the model gives for lists of n, which a ranker and rules then choose from."""
+    first = n if ranker is None else max(n, ranker.config.candidates)
+    return first if rules is None else max(first, rules.width(n))
 
 
 def rank_popular_lists(
@@ -165,7 +174,11 @@ _Stage = Callable[[Inputs, Sequence[IntArray], Mask | None], RankedItems]
 
 
 def _first_stage(
-    model: Recommender, popularity: npt.NDArray[np.float32], n: int, index: ItemIndex | None
+    model: Recommender,
+    popularity: npt.NDArray[np.float32],
+    n: int,
+    index: ItemIndex | None,
+    clusters: ApproximateIndex | None,
 ) -> tuple[_Stage, int]:
     """What ranks the model's items for some users, and for how many at once."""
     if not isinstance(model, DotProductRecommender):
@@ -182,16 +195,38 @@ def _first_stage(
         return rank_scores, max(1, SCORES_AT_ONCE // len(popularity))
     vectors = model.item_vectors()
     assert index is not None, "the model has vectors"
+    rank = rank_products if clusters is None else clusters.rank
 
     def rank_vectors(given: Inputs, seen: Sequence[IntArray], shown: Mask | None) -> RankedItems:
         users = model.user_vectors(given, vectors).float()
         open_ = None if shown is None else _fit(shown, len(index.row_of))
-        ranked = rank_products(users, index, n, seen, open_)
+        ranked = rank(users, index, n, seen, open_)
         unknown = ~model.knows(given)
         ranked.items[unknown], ranked.scores[unknown] = PADDING_ITEM, -torch.inf
         return ranked
 
     return rank_vectors, _USERS_AT_ONCE
+
+
+def ask_products(
+    model: DotProductRecommender,
+    histories: Histories,
+    seen: Sequence[IntArray],
+    rules: ListRules | None = None,
+    groups: IntArray | None = None,
+) -> list[Asked]:
+    """What ``rank_products`` is asked for users whom the model knows; arguments as above."""
+    asked = []
+    with torch.inference_mode():
+        vectors = model.item_vectors()
+        for at, group in _batches(len(histories), groups, _USERS_AT_ONCE):
+            given, own, shown = _inputs(model, histories.part(at)), take(seen, at), None
+            if rules is not None and len(rules.user_codes):
+                shown = _fit(rules.shown_to(group), len(vectors))
+            users, known = model.user_vectors(given, vectors).float(), model.knows(given)
+            rows = torch.nonzero(known)[:, 0].cpu()
+            asked.append(Asked(users[rows], take(own, rows.numpy()), shown))
+    return asked
 
 
 def _fit(shown: Mask, columns: int) -> Tensor:

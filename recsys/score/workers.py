@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pyspark.sql import DataFrame
 
 from recsys import schemas
 from recsys.ranking.histories import Histories
+from recsys.ranking.top_n import IntArray
 from recsys.score.lists import Lists
 from recsys.score.pack import load_pack
 from recsys.score.ranker import rank_histories
@@ -54,23 +56,36 @@ class _Scorer:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pack = load_pack(SparkFiles.get(self.pack))
         for batch in batches:
-            columns = {name: batch.column(name) for name in self.events}
-            users = columns.pop(schemas.USER_IDX, None)
-            histories = Histories(
-                **{name: _rows(column) for name, column in columns.items()},
-                user_idx=None if users is None else users.to_numpy(),
-            )
-            seen = _rows(batch.column(schemas.SEEN_ITEMS))
-            at = batch.schema.get_field_index(schemas.RULES_GROUP)
-            groups = batch.column(at).to_numpy() if at >= 0 else None
+            given = read_users(batch, self.events)
             lists = rank_histories(
-                pack.model, histories, seen, pack.popularity, self.n, pack.ranker, pack.index,
-                pack.rules, groups,
+                pack.model, given.histories, given.seen, pack.popularity, self.n, pack.ranker,
+                pack.index, pack.rules, given.groups, pack.clusters,
             )  # fmt: skip
             column = to_arrow(lists, pack.item_ids)
             yield pa.RecordBatch.from_arrays(
                 [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
             )
+
+
+class Users(NamedTuple):
+    """Users as ``rank_histories`` takes them."""
+
+    histories: Histories
+    seen: Sequence[IntArray]
+    groups: IntArray | None
+
+
+def read_users(batch: pa.RecordBatch, events: Sequence[str]) -> Users:
+    """From ``seen_items``, the columns ``events`` and, where there is one, rules_group."""
+    columns = {name: batch.column(name) for name in events}
+    users = columns.pop(schemas.USER_IDX, None)
+    histories = Histories(
+        **{name: _rows(column) for name, column in columns.items()},
+        user_idx=None if users is None else users.to_numpy(),
+    )
+    at = batch.schema.get_field_index(schemas.RULES_GROUP)
+    groups = batch.column(at).to_numpy() if at >= 0 else None
+    return Users(histories, _rows(batch.column(schemas.SEEN_ITEMS)), groups)
 
 
 def _rows(column: pa.Array) -> list[np.ndarray]:

@@ -1,10 +1,14 @@
-"""What the step train would take, told before it trains."""
+"""What the steps train and score_users would take, told before they begin."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from recsys.score.explain import Explained, explain_lists
 from recsys.steps.context import Context
+from recsys.steps.lists import versions_of
+from recsys.steps.rules import read_night_rules
+from recsys.steps.tracking import open_tracking
 from recsys.steps.training import plan_training
 from recsys.train.forecast import Forecast, forecast
 from recsys.train.launch import launch_probe
@@ -22,3 +26,17 @@ def explain_training(context: Context) -> Forecast:
     """
     job = dataclasses.replace(plan_training(context).job, tracking_uri=None)
     return forecast(job, launch_probe(job, context.spark))
+
+
+def explain_scoring(context: Context) -> Explained:
+    """Time small runs of the night's ranking; no list is made, nothing is recorded.
+
+    Raises:
+        ConfigError: rules or score.method compare item vectors, and the model has none.
+        LakeError: evaluate of this night has not run.
+        TrackingError: the champion can't be read, or was trained on another catalogue.
+    """
+    version = context.done("evaluate").details["champion_version"]
+    bundle = open_tracking(context.settings).bundle_of(version)
+    rules = read_night_rules(context)
+    return explain_lists(context.lake, bundle, versions_of(context), context.run_date, rules)

@@ -23,7 +23,8 @@ _RED = f"checks {RED}"
 _BASIS, _FULL_NIGHT = "basis", "full_night"
 
 
-def _versions(context: Context) -> Versions:
+def versions_of(context: Context) -> Versions:
+    """What the night is scored with."""
     return Versions(
         sequences=context.written("build_gold", schemas.GOLD_SEQUENCES),
         users=context.written("build_silver", schemas.SILVER_USERS),
@@ -36,7 +37,7 @@ def _versions(context: Context) -> Versions:
 def _score_users(context: Context) -> Outcome:
     model_version = context.done("evaluate").details["champion_version"]
     bundle = open_tracking(context.settings).bundle_of(model_version)
-    versions = _versions(context)
+    versions = versions_of(context)
     rules = read_night_rules(context)
     if rules is not None:
         context.say(f"  {rules.said}")
@@ -62,6 +63,7 @@ def _score_users(context: Context) -> Outcome:
             _BASIS: scored.basis,
             _FULL_NIGHT: str(scored.full_night),
             "carried": str(scored.carried),
+            **scored.search.details,
             **({} if rules is None else {"rules": rules.said}),
         },
         tables_read={
@@ -98,7 +100,7 @@ def _find_earlier(context: Context) -> ScoredNight | None:
 
 
 def _night(context: Context, top_n: int, model_version: str, lists: int) -> Published:
-    versions = _versions(context)
+    versions = versions_of(context)
     return Published(
         context.run_date,
         top_n,

@@ -48,6 +48,7 @@ PLANTED = {
     "steps/etl.py": ("import mlflow", "mlflow"),
     "benchmark/run.py": ("import optuna", "optuna"),
     "score/job.py": ("import numba", "numba"),
+    "ranking/exact_top_n.py": ("import faiss", "faiss"),
     "train/shuffle.py": ("import pyspark.sql", "no-spark"),
     "lake/tables.py": ("import torch", "no-torch"),
 }
@@ -80,6 +81,7 @@ def test_every_ignored_import_is_one_the_design_names() -> None:
         "recsys.train.pyfunc_model -> mlflow",
         "recsys.train.search -> optuna",
         "recsys.ranking.candidates -> numba",
+        "recsys.ranking.approximate -> faiss",
         "recsys.export.redis_store -> redis",
         "recsys.export.postgres_connection -> pg8000",
     }

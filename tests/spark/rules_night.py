@@ -22,7 +22,7 @@ from recsys.score import evaluation
 from recsys.score.rules import RuleTables
 from recsys.score.users import Versions
 from recsys.steps.context import Context
-from recsys.steps.lists import _versions
+from recsys.steps.lists import versions_of
 from recsys.steps.night import ALL_STEPS
 from recsys.steps.runner import run_night
 from tests.e2e.small_night import SETTINGS
@@ -65,7 +65,7 @@ class Night:
     @property
     def versions(self) -> Versions:
         """What the lists were made from."""
-        return _versions(self.context())
+        return versions_of(self.context())
 
     @property
     def rule_tables(self) -> RuleTables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recsys.models import (
     SequenceTransformer,
     TransformerConfig,
 )
+from recsys.ranking.approximate import build_clusters, clusters_bytes
 from recsys.ranking.exact_top_n import rank_products
 from recsys.score import pack
 from recsys.score.memory import describe_memory
@@ -76,6 +78,26 @@ def test_workers_that_start_together_lay_it_out_once(
     assert not unpacked[0].exists(), "it was renamed"
 
 
+def test_clusters_reach_this_machine_and_others(tmp_path: Path) -> None:
+    path = write(tmp_path, make_transformer())
+    own = pack.open_pack(path)
+    assert own.clusters is None
+    assert own.index is not None
+    clusters = build_clusters(own.index).of_width(2)
+    pack.add_clusters(path, clusters)
+    other = tmp_path / "executor"
+    other.mkdir()
+    shutil.copy(path, other)
+    users = torch.randn(20, 8)
+    wanted = clusters.rank(users, own.index, 5)
+    for place in (path, other / path.name):
+        found = pack.open_pack(place)
+        assert found.clusters is not None
+        assert found.index is not None
+        assert found.clusters.identity == clusters.identity
+        assert torch.equal(found.clusters.rank(users, found.index, 5).items, wanted.items)
+
+
 def test_a_model_without_vectors_has_no_index(tmp_path: Path) -> None:
     config = MatrixFactorizationConfig(num_users=3, num_items=ITEMS, dims=4)
     found = pack.load_pack.__wrapped__(str(write(tmp_path, MatrixFactorization(config).eval())))
@@ -89,3 +111,9 @@ def test_memory_is_told_by_items_and_length() -> None:
     # Ten million times 9 x 64 + 60 bytes.
     assert line.startswith("scoring with 10,000,000 items × 64 dims needs 5.9 GiB that")
     assert describe_memory(config, 10_000_000, 1000) != line
+    # 72 bytes an item and the centroids more.
+    assert clusters_bytes(10_000_000, 64) == 10_000_000 * 72 + 4 * 64 * 12_649
+    more = describe_memory(config, 10_000_000, 100, clusters=True)
+    assert more.startswith("scoring with 10,000,000 items × 64 dims needs 6.6 GiB that")
+    # 809,536 vectors are learned from.
+    assert more.endswith("the driver maps as much and needs 0.9 GiB to cluster the items")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys.ranking.approximate import build_clusters
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.score.lists import rank_popular
-from recsys.score.ranker import rank_histories
+from recsys.score.ranker import ask_products, index_items, rank_histories
 from tests.ranked_users import HISTORIES, N, naive, popularity, random_model
 
 pytestmark = pytest.mark.torch
@@ -65,3 +66,18 @@ def test_nobody_to_rank_for_is_no_error() -> None:
 def test_popular_items_tie_by_the_lower_index_and_leave_out_seen_and_dead_ones() -> None:
     lists = rank_popular(popularity(), [np.array([25]), np.arange(1, 24)], 5)
     assert lists.items.tolist() == [[3, 4, 24, 23, 22], [25, 24, 0, 0, 0]]
+
+
+def test_clusters_are_searched_in_place_of_all_items() -> None:
+    model, counts = random_model(items=2000), np.ones(2001, dtype=np.float32)
+    histories = Histories([np.array([user, user + 1]) for user in range(1, 200)])
+    index = index_items(model, counts)
+    assert index is not None
+    clusters = build_clusters(index).of_width(5)
+    given = (model, histories, histories.items, counts, 3)
+    exact = rank_histories(*given, index=index)
+    found = rank_histories(*given, index=index, clusters=clusters)
+    (asked,) = ask_products(model, histories, histories.items)
+    wanted = clusters.rank(asked.users, index, 3, asked.seen)
+    assert (found.items == wanted.items.numpy()).all()
+    assert (found.items != exact.items).any(), "something was not found"

@@ -11,10 +11,12 @@ import torch
 
 from recsys.errors import ConfigError
 from recsys.models import MatrixFactorization, MatrixFactorizationConfig
+from recsys.ranking.approximate import build_clusters
+from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories
 from recsys.ranking.rules import load_rules
 from recsys.score.lists import rank_popular
-from recsys.score.ranker import rank_histories, rank_popular_lists
+from recsys.score.ranker import ask_products, index_items, rank_histories, rank_popular_lists
 from recsys.score.rule_checks import (
     OVER_CAP,
     PIN_MISSING,
@@ -58,6 +60,42 @@ def test_each_user_may_be_shown_what_its_group_may() -> None:
         got = list(zip(lists.items[row][real], lists.from_model[row][real], strict=True))
         assert got == naive(model, HISTORIES[user][0], closed, N), user
     assert lists.pinned is None
+
+
+def test_approximate_lists_obey_too_and_are_asked_what_the_night_asks() -> None:
+    users, histories, seen = make_users()
+    codes = np.arange(ITEMS + 1, dtype=np.int32)[None, :] % 2
+    rules = make_arrays(
+        ITEMS,
+        user_codes=codes,
+        user_tables=np.eye(2, dtype=bool)[None],
+        groups=np.array([[0], [1]]),
+    )
+    groups = np.array(users) % 2
+    model = random_model()
+    index = index_items(model, popularity())
+    assert index is not None
+    clusters = build_clusters(index)
+    given = (model, histories, seen, popularity(), N, None, index, rules, groups)
+    exact = rank_histories(*given)
+    every = rank_histories(*given, clusters.of_width(clusters.count))
+    assert (every.items == exact.items).all()
+    assert (every.scores == exact.scores).all()
+    some = rank_histories(*given, clusters.of_width(1))
+    for row, group in enumerate(groups):
+        listed = some.items[row][some.items[row] > 0]
+        assert (codes[0, listed] == group).all()
+        assert len(listed) == (exact.items[row] > 0).sum()
+
+    knows = np.array([any(item <= KNOWN for item in HISTORIES[user][0]) for user in users])
+    asked = ask_products(model, histories, seen, rules, groups)
+    for group, one in enumerate(asked):
+        assert one.shown is not None
+        assert one.shown[1:].tolist() == [item % 2 == group for item in range(1, KNOWN + 1)]
+        ranked = rank_products(one.users, index, N, one.seen, one.shown)
+        rows = knows & (groups == group)
+        model_s = np.where(exact.from_model[rows], exact.items[rows], 0)
+        assert ranked.items.tolist() == model_s.tolist()
 
 
 @pytest.mark.parametrize("with_rules", [False, True])

@@ -158,15 +158,12 @@ def test_bounds_hold(use_codes: bool) -> None:
         product = (rough.codes.float() @ codes.float().T).double()
         scale = index.scale.repeat_interleave(BLOCK)[:MANY]
         found = rough.scale[:, None] * scale * product + rough.offset[:, None]
-        user, row = (
-            part.reshape(-1) for part in torch.meshgrid(torch.arange(20), torch.arange(MANY))
-        )
+        user, row = torch.arange(20).repeat_interleave(MANY), torch.arange(MANY).repeat(20)
         scores = score_pairs(users, index.vectors, user, row, index.longest).double()
         wrong = (scores.view(20, MANY) - found).abs()
-        allowed = [
-            [bound(given, blocks, u, b) for b in range(len(index.radius))] for u in range(20)
-        ]
-        most = torch.tensor(allowed).double().repeat_interleave(BLOCK, dim=1)[:, :MANY]
+        every = range(len(index.radius))
+        most = torch.tensor([[bound(given, blocks, u, b) for b in every] for u in range(20)])
+        most = most.double().repeat_interleave(BLOCK, dim=1)[:, :MANY]
         assert (wrong <= most).all(), kind
 
 

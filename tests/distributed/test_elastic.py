@@ -98,6 +98,25 @@ def test_a_killed_rank_is_done_without(
     assert result.metrics[NDCG] >= min(seeds) - (max(seeds) - min(seeds))
 
 
+def test_ranks_that_step_alone_are_done_without_too(
+    table: tuple[PinnedTable, Windows],
+    undisturbed: TrainingJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    alone = "train.exchange.average_every_steps=3", "train.exchange.average_delay_steps=1"
+    plan_fault(monkeypatch, "kill 1 18")  # between two averages, with one under way
+    job = make_job(tmp_path, table[0], *ELASTIC, *alone)
+    result = launch_training(job)
+    output = capfd.readouterr().err
+    assert output.index(GO_ON.format(2)) < output.index(GO_ON.format(1))
+    assert_complete(result, undisturbed)
+    assert result.global_steps == 16 + (BATCHES - 2 * (16 - STEPS)) + 4 * STEPS_ALONE
+    assert result.metrics[NDCG] > 0.8 * TrainingResult.load(undisturbed.result_path).metrics[NDCG]
+    assert_no_ranks_left(job)
+
+
 def test_a_rank_that_comes_later_joins(
     table: tuple[PinnedTable, Windows],
     undisturbed: TrainingJob,

@@ -30,6 +30,7 @@ SAME = [
     f"model.dims={DIMS}", "model.blocks=1", "model.heads=1", "model.dropout=0.5",
     "model.attributes=false", "model.neighbor_weight=0", "train.exclude_own_items=false",
     f"train.threads_per_rank={THREADS}", "train.per_rank_batch_size=128",
+    "train.per_rank_batch_events=2048",
 ]  # fmt: skip
 
 

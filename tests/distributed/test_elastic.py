@@ -213,7 +213,7 @@ def test_after_a_dead_launcher_any_number_of_ranks_goes_on(
         launcher = start_launcher(
             with_ranks(job, ranks),
             tmp_path / "job.json",
-            TEST_FAULT=f"wait 0 {step}",
+            TEST_FAULT=f"hang 0 {step}",
             PYTHONPATH=os.pathsep.join([faults, str(Path(__file__).parents[2])]),
             **more,
         )

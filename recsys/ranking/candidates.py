@@ -238,24 +238,29 @@ def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int
 
 
 @_compiled()
+def _add(one: float, other: float) -> tuple[float, float]:
+    """The sum of two float64 and what it loses (Knuth's TwoSum)."""
+    total = one + other
+    added = total - one
+    return total, (one - (total - added)) + (other - added)
+
+
+@_compiled()
 def _multiply_twice(
     ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int
-) -> tuple[float, float]:
-    """A dot product as a float64 and what it lacks.
+) -> tuple[float, float, float]:
+    """A dot product as a float64, what it lacks, and how far off that may be, generously.
 
-    Of products that are exact the sum is off by at most (dims 2^-53)^2 times their sizes, far less
-    than the doubt times 2^-30. Source: Ogita, Rump and Oishi 2005, "Accurate sum and dot product",
-    algorithm 4.4 and proposition 4.5.
+    Products are exact, and so is what each sum loses; only these losses are added up with errors.
+    Source: Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4.
     """
-    total, rest = 0.0, 0.0
+    total, rest, size = 0.0, 0.0, 0.0
     for at in range(ours.shape[1]):
-        product = ours[user, at] * np.float64(theirs[row, at])
-        after = total + product
-        added = after - total
-        rest += (total - (after - added)) + (product - added)
-        total = after
-    after = total + rest
-    return after, rest - (after - total)
+        total, lost = _add(total, ours[user, at] * np.float64(theirs[row, at]))
+        rest += lost
+        size += abs(lost)
+    total, rest = _add(total, rest)
+    return total, rest, size * ours.shape[1] * 2.0**-52
 
 
 @_compiled()
@@ -274,8 +279,8 @@ def _make_keys(
         total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
         score[0] = np.float32(total - doubt)
         if score[0] != np.float32(total + doubt):
-            total, rest = _multiply_twice(users.vectors, user, rows.vectors, row)
-            if total + (rest + math.copysign(doubt * 2.0**-30, rest)) != total:
+            total, rest, error = _multiply_twice(users.vectors, user, rows.vectors, row)
+            if total + (rest + math.copysign(error, rest)) != total:
                 return False
             score[0] = np.float32(total)
         score[0] += np.float32(0.0)  # -0.0 is 0.0

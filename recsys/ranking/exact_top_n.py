@@ -159,11 +159,11 @@ def _rank_compiled(
     )  # fmt: skip
     low, high = np.empty((2, shape[1]))
     scratch = Scratch(low, high, np.empty(shape[1], np.int64))
-    scan(rough, index, hidden, given, rows, n, room, scratch)
+    blocks = describe_blocks(index)
+    scan(rough, index, hidden, given, rows, blocks, n, room, scratch)
     found = RankedItems(
         torch.empty((len(users), n), dtype=torch.int64), torch.empty((len(users), n))
     )
-    blocks = describe_blocks(index)
     take_best(given, rows, blocks, n, room, scratch, found.items.numpy(), found.scores.numpy())
     return found, torch.from_numpy(room.filled) == LOST
 
@@ -184,7 +184,7 @@ def _place(expected: float) -> int:
 
 def _guess_floor(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
     """A score that slightly more than n items should have, float64 [users]; -inf: any."""
-    codes, scale = index.sample()
+    codes, scale = index.sample
     place = _place(n * len(scale) / len(index))
     if place > len(scale) // 8:
         return torch.full_like(rough.size, -torch.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,11 @@ class ItemIndex:
         wanted = len(self) / min(max(len(self) // 12, _SAMPLE[0]), _SAMPLE[1])
         return min(BLOCK, 2 ** math.ceil(math.log2(max(wanted, 1.0))))
 
+    @cached_property
     def sample(self) -> tuple[Tensor, Tensor]:
         """Some of the rows, of all lengths: codes and their scales, or vectors and ones.
 
-        Returns:
-            int8 or float32 [dims, rows / stride]; float32 [rows / stride].
+        int8 or float32 [dims, rows / stride]; float32 [rows / stride].
         """
         count = -(-len(self) // self.stride)
         if not len(self.codes):

@@ -75,18 +75,17 @@ def describe_blocks(index: ItemIndex) -> Blocks:
 
 
 def scan(
-    rough: Rough, index: ItemIndex, hidden: Hidden, users: Users, rows: Rows, n: int, room: Room,
-    scratch: Scratch,
+    rough: Rough, index: ItemIndex, hidden: Hidden, users: Users, rows: Rows, blocks: Blocks,
+    n: int, room: Room, scratch: Scratch,
 ) -> None:  # fmt: skip
     """Collect all that may be in lists of n, on the CPU.
 
     Args:
         rough: the users, as the index has its items.
         hidden: what to leave out.
-        users, rows: what the loops are given.
-        room: for the candidates.
+        users, rows, blocks, room, scratch: what the loops are given.
     """
-    whole, blocks = len(index.codes) > 0, describe_blocks(index)
+    whole = len(index.codes) > 0
     scores = torch.empty((len(rough.codes), BLOCK), dtype=torch.int32 if whole else torch.float32)
     products = scores.numpy()
     flat, lowest = products.reshape(-1), -(2**31) if whole else -np.inf

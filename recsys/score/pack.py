@@ -154,4 +154,4 @@ def _unpack(path: Path, folder: Path) -> None:
         (folder / _INDEX).rmdir()
     else:
         # Compiles the loops where no machine code is kept yet: once for all workers.
-        rank_products(torch.zeros(1, index.dims), index, 1)
+        rank_products(index.vectors[:1], index, 1)

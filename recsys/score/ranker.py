@@ -200,9 +200,14 @@ def _first_stage(
     def rank_vectors(given: Inputs, seen: Sequence[IntArray], shown: Mask | None) -> RankedItems:
         users = model.user_vectors(given, vectors).float()
         open_ = None if shown is None else _fit(shown, len(index.row_of))
-        ranked = rank(users, index, n, seen, open_)
-        unknown = ~model.knows(given)
-        ranked.items[unknown], ranked.scores[unknown] = PADDING_ITEM, -torch.inf
+        # A vector of zeros scores all items alike: nothing costs more, and nobody wants it.
+        known = torch.nonzero(model.knows(given))[:, 0]
+        ranked = RankedItems(
+            torch.full((len(users), n), PADDING_ITEM, device=users.device),
+            torch.full((len(users), n), -torch.inf, device=users.device),
+        )
+        own = take(seen, known.cpu().numpy())
+        ranked.items[known], ranked.scores[known] = rank(users[known], index, n, own, open_)
         return ranked
 
     return rank_vectors, _USERS_AT_ONCE

@@ -201,6 +201,22 @@ def test_a_score_is_the_dot_product_rounded_whatever_cancels() -> None:
     assert found.tolist() == [1.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize("use_codes", WITH_CODES)
+def test_what_float64_can_not_round_is_no_loss(
+    use_codes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of exactly 0, and sums that lie in the middle of two float32, or next to it."""
+    users = torch.zeros(2, 8)
+    users[0, 0] = 1.0
+    users[1, :3] = torch.tensor([1.0, 2.0**-24, 2.0**-50])
+    vectors = torch.eye(8)[torch.arange(MANY + 1) % 8]
+    vectors[1::16], vectors[2::16] = 1.0, -1.0
+    index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool), use_codes=use_codes)
+    monkeypatch.setattr(exact_top_n, "rank_all", None)
+    ranked = rank_products(users, index, 2000)
+    check(ranked, users, vectors, torch.ones(MANY + 1), [np.arange(0)] * 2)
+
+
 def test_a_mapped_index_gives_the_same_lists(tmp_path: Path) -> None:
     vectors, rankable = make_catalogue("biases", MANY, 24, 7), torch.arange(MANY + 1) % 3 > 0
     users = torch.randn(5, 24)

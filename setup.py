@@ -10,7 +10,7 @@ INSTALL = [
     "delta-spark==4.0.1",
     "petastorm==0.13.1",
     "pyarrow>=14.0.2,<15",  # petastorm uses the legacy dataset API, removed in 15
-    "numba>=0.61",  # the loops of the exact top-n (recsys/ranking/candidates.py)
+    "numba>=0.61",  # the loops of the exact top-n (recsys/ranking/machine_code.py)
     "numpy>=1.26,<2",  # petastorm, pyarrow 14
     "setuptools<70",  # petastorm imports pkg_resources; Horovod's build needs it too
     "pandas>=2.2,<3",

@@ -2,10 +2,10 @@
 
     python -m benchmarks.approximate [--items 100000 1000000] [--spreads 0.5 1.0]
 
-Items and users of 64 dims lie around 1,000 centres, as far from them as `spread` times
-a centre is from 0 (at 1 little structure is left); lists of 20, 50 seen items a user. The width is
-calibrated to a recall of 0.99 on 2,048 users, as a night does; recall and users a second are then
-those of 1,024 other users. Processor seconds are counted, rates are of one thread, exact and
+Items and users of 64 dims lie around 1,000 centres, as far from them as `spread` times a centre
+is from 0 (at 1 little structure is left); lists of 20, 50 seen items a user. The number of probes
+is calibrated to a recall of 0.99 on 2,048 users, as a night does; recall and users a second are
+then those of 1,024 other users. Processor seconds are counted, rates are of one thread, exact and
 approximate lists in turn in one process.
 """
 
@@ -25,7 +25,7 @@ from benchmarks.machine import describe_machine
 from recsys.ranking.approximate import build_clusters, clusters_bytes, use_threads
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import build_index
-from recsys.ranking.recall import Asked, calibrate, measure_recall
+from recsys.ranking.recall import Queries, calibrate, measure_recall
 
 DIMS, CENTRES, N, SEEN, TARGET = 64, 1000, 20, 50, 0.99
 SAMPLED, OTHERS, AT_ONCE, TURNS = 2048, 1024, 512, 3
@@ -54,9 +54,9 @@ def measure(items: int, spread: float) -> dict[str, Any]:
     started, before = time.perf_counter(), time.process_time()
     clusters = build_clusters(index)
     build = time.perf_counter() - started, time.process_time() - before
-    asked = [Asked(users[:SAMPLED], seen[:SAMPLED], None)]
+    queries = [Queries(users[:SAMPLED], seen[:SAMPLED], None)]
     before = time.process_time()
-    chosen, recall = calibrate(clusters, index, N, asked, TARGET)
+    chosen, recall = calibrate(clusters, index, N, queries, TARGET)
     calibration = time.process_time() - before
     line = {
         "items": items,
@@ -70,10 +70,10 @@ def measure(items: int, spread: float) -> dict[str, Any]:
         "at_least": round(recall.low, 4),
     }
     if chosen is None:
-        return {**line, "width": None}
+        return {**line, "probes": None}
     torch.set_num_threads(1)
     threads = use_threads(1)
-    other, ours = Asked(users[SAMPLED:], seen[SAMPLED:], None), {"exact": [], "approximate": []}
+    other, ours = Queries(users[SAMPLED:], seen[SAMPLED:], None), {"exact": [], "approximate": []}
     exact = [rank_products(other.users, index, N, other.seen)]
     for _ in range(TURNS):
         ours["exact"].append(rate(other, lambda u, s: rank_products(u, index, N, s)))
@@ -83,7 +83,7 @@ def measure(items: int, spread: float) -> dict[str, Any]:
     torch.set_num_threads(threads)
     return {
         **line,
-        "width": chosen.width,
+        "probes": chosen.probes,
         "recall": round(measure_recall(chosen, index, exact, [other]).mean, 4),
         **{f"{name}_users_a_second": round(statistics.median(v)) for name, v in ours.items()},
         "ratio": round(statistics.median(ratios), 2),
@@ -107,12 +107,12 @@ def draw(items: int, users: int, spread: float) -> tuple[torch.Tensor, torch.Ten
     return torch.from_numpy(around(items + 1) * lengths), torch.from_numpy(around(users))
 
 
-def rate(asked: Asked, rank: Callable[[torch.Tensor, Any], object]) -> float:
+def rate(queries: Queries, rank: Callable[[torch.Tensor, Any], object]) -> float:
     """Users a processor second, in batches as a worker has them."""
     before = time.process_time()
-    for at in range(0, len(asked.users), AT_ONCE):
-        rank(asked.users[at : at + AT_ONCE], asked.seen[at : at + AT_ONCE])
-    return len(asked.users) / (time.process_time() - before)
+    for at in range(0, len(queries.users), AT_ONCE):
+        rank(queries.users[at : at + AT_ONCE], queries.seen[at : at + AT_ONCE])
+    return len(queries.users) / (time.process_time() - before)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def _describe_costs(found: ListForecast) -> Mapping[str, str]:
         return lines
     recall = f"{trial.recall.mean:.4f} (at least {trial.recall.low:.4f})"
     tried = f"in a trial on {trial.candidates:,} candidates and {trial.recall.users:,} users"
-    if trial.width:
+    if trial.probes:
         lines["approximate"] = (
             f"{say_seconds(trial.build_seconds)} to build, {say_seconds(found.search_seconds)} to "
             f"search on {found.cores} cores, {found.clusters_bytes / _MIB:,.1f} MiB (forecast); "
-            f"recall {recall} with {trial.width} clusters a user {tried}"
+            f"recall {recall} with {trial.probes} clusters a user {tried}"
         )
     else:
         lines["approximate"] = f"recall {recall} with half of the clusters {tried}: too little"

@@ -1,7 +1,7 @@
 """Approximate top-n for huge catalogues: a user is compared with the items of some clusters alone.
 
 Items are clustered by k-means, about four times the root of their number. A user's vector is
-multiplied with all centroids, then with the items of the ``width`` clusters that come first (an
+multiplied with all centroids, then with the items of the ``probes`` clusters that come first (an
 inverted file: Jégou, Douze and Schmid 2011, "Product Quantization for Nearest Neighbor Search",
 section 4). There an item is a byte a dim. What is found is scored again as ``exact_scores`` defines
 a score, so that a list differs from the exact one only by items that were not found.
@@ -29,7 +29,7 @@ from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import ItemIndex
 from recsys.ranking.top_n import PADDING_ITEM, IntArray, Ragged, RankedItems, flatten
 
-_FILE, _WIDTH = "clusters.faiss", "width"
+_FILE, _PROBES = "clusters.faiss", "probes"
 _ROUNDS = 8  # of k-means
 _POINTS_A_CLUSTER = 64
 _ROWS_AT_ONCE = 262_144
@@ -44,11 +44,11 @@ class ApproximateIndex:
 
     Attributes:
         clusters: faiss.IndexIVF over inner products; ids are item_idx.
-        width: clusters that a user is compared with, at least 1.
+        probes: clusters that a user is compared with, at least 1.
     """
 
     clusters: Any
-    width: int = 1
+    probes: int = 1
 
     @property
     def count(self) -> int:
@@ -58,17 +58,17 @@ class ApproximateIndex:
     @property
     def identity(self) -> str:
         """What lists depend on, beside the items."""
-        return f"approximate {self.width} of {self.count}"
+        return f"approximate {self.probes} of {self.count}"
 
-    def of_width(self, width: int) -> ApproximateIndex:
+    def with_probes(self, probes: int) -> ApproximateIndex:
         """The same clusters, of which more or fewer are searched."""
-        return replace(self, width=width)
+        return replace(self, probes=probes)
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, which is made."""
         folder.mkdir()
         faiss.write_index(self.clusters, str(folder / _FILE))
-        (folder / _WIDTH).write_text(str(self.width))
+        (folder / _PROBES).write_text(str(self.probes))
 
     def rank(
         self,
@@ -120,7 +120,7 @@ class ApproximateIndex:
         chosen = None
         if shown is not None:
             chosen = faiss.IDSelectorBitmap(np.packbits(shown.numpy(), bitorder="little"))
-        given = faiss.SearchParametersIVF(nprobe=self.width, sel=chosen)
+        given = faiss.SearchParametersIVF(nprobe=self.probes, sel=chosen)
         found: npt.NDArray[np.int64] = self.clusters.search(users.numpy(), count, params=given)[1]
         return found
 
@@ -213,7 +213,7 @@ def load_clusters(folder: Path) -> ApproximateIndex:
     clusters = faiss.read_index(str(folder / _FILE), faiss.IO_FLAG_MMAP)
     # By default 32 threads read ahead of every search.
     faiss.downcast_InvertedLists(clusters.invlists).prefetch_nthread = 0
-    return ApproximateIndex(clusters, int((folder / _WIDTH).read_text()))
+    return ApproximateIndex(clusters, int((folder / _PROBES).read_text()))
 
 
 def use_threads(count: int) -> int:

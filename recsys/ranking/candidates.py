@@ -8,17 +8,16 @@ leave it; where all are too near to each other for that, exact scores leave the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from recsys.ranking.item_index import BLOCK
+from recsys.ranking.machine_code import compiled
 
 CHUNK = 64
-"""Products that are looked at together; a row has room for as many more than the list is long."""
+"""Products that are looked at together; a row has space for as many more than the list is long."""
 _HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
 LOST = -1
 """Count of a user for whom a score lies so near to the middle of two float32 that even a sum in
@@ -28,7 +27,6 @@ TINY = 2.0**-120
 """More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
 
 Floats = npt.NDArray[np.float64]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Users(NamedTuple):
@@ -76,7 +74,7 @@ class Blocks(NamedTuple):
     slack: float
 
 
-class Room(NamedTuple):
+class Buffer(NamedTuple):
     """Candidates of a batch. They are touched for each block, so there is little of each.
 
     Attributes:
@@ -105,24 +103,7 @@ class Scratch(NamedTuple):
     keys: npt.NDArray[np.int64]
 
 
-def _compiled(*relaxed: str) -> Callable[[_Function], _Function]:
-    """Compile at the first call and keep the machine code beside this file, or for the user.
-
-    Args:
-        relaxed: rules of floating-point arithmetic that don't matter.
-    """
-
-    def compiled(function: _Function) -> _Function:
-        try:
-            made = njit(cache=True, fastmath=set(relaxed))(function)
-        except RuntimeError:  # there is no folder that this user may write
-            made = njit(fastmath=set(relaxed))(function)
-        return cast(_Function, made)
-
-    return compiled
-
-
-@_compiled()
+@compiled()
 def bound(users: Users, blocks: Blocks, user: int, block: int) -> float:
     """How far a score of a block may be from the rough one."""
     return (
@@ -133,7 +114,7 @@ def bound(users: Users, blocks: Blocks, user: int, block: int) -> float:
     )
 
 
-@_compiled()
+@compiled()
 def _find_limit(users: Users, blocks: Blocks, user: int, block: int, floor: float) -> float:
     """The product whose score may reach the floor, generously."""
     limit = floor - bound(users, blocks, user, block) - users.offset[user]
@@ -141,10 +122,10 @@ def _find_limit(users: Users, blocks: Blocks, user: int, block: int, floor: floa
     return limit - abs(limit) * 2.0**-20
 
 
-@_compiled()
+@compiled()
 def collect(
     products: npt.NDArray[Any], block: int, users: Users, rows: Rows, blocks: Blocks, n: int,
-    room: Room, scratch: Scratch, limits: npt.NDArray[Any], whole: bool,
+    buffer: Buffer, scratch: Scratch, limits: npt.NDArray[Any], whole: bool,
 ) -> None:  # fmt: skip
     """Add what a block has of candidates.
 
@@ -152,12 +133,12 @@ def collect(
         products: int32 (``whole``) or float32 [users, BLOCK]; the least number is nothing.
         limits: of the same type, [1]: what products are compared with, without converting them.
     """
-    first, capacity = block * BLOCK, room.rows.shape[1]
+    first, capacity = block * BLOCK, buffer.rows.shape[1]
     for user in range(len(products)):
-        count = room.filled[user]
+        count = buffer.filled[user]
         if count == LOST:
             continue
-        limits[0] = _fit(_find_limit(users, blocks, user, block, room.floor[user]), whole)
+        limits[0] = _fit(_find_limit(users, blocks, user, block, buffer.floor[user]), whole)
         for start in range(0, BLOCK, CHUNK):
             # Of most chunks nothing is wanted. Counting is what compilers turn into few steps.
             found = 0
@@ -166,20 +147,20 @@ def collect(
             if not found:
                 continue
             if count + CHUNK > capacity:
-                count = _make_room(users, rows, blocks, user, n, room, scratch, count)
+                count = _make_room(users, rows, blocks, user, n, buffer, scratch, count)
                 if count == LOST:
                     break
-                floor = room.floor[user]
+                floor = buffer.floor[user]
                 limits[0] = _fit(_find_limit(users, blocks, user, block, floor), whole)
             for at in range(start, start + CHUNK):
                 product = products[user, at]
                 if product >= limits[0]:
-                    room.rows[user, count], room.products[user, count] = first + at, product
+                    buffer.rows[user, count], buffer.products[user, count] = first + at, product
                     count += 1
-        room.filled[user] = count
+        buffer.filled[user] = count
 
 
-@_compiled()
+@compiled()
 def _fit(limit: float, whole: bool) -> float:
     """A limit in the range of products; as an integer it is cut off, upwards where negative."""
     if whole:
@@ -187,48 +168,48 @@ def _fit(limit: float, whole: bool) -> float:
     return min(max(limit, -3e38), 3e38)
 
 
-@_compiled()
+@compiled()
 def _make_room(
-    users: Users, rows: Rows, blocks: Blocks, user: int, n: int, room: Room, scratch: Scratch,
+    users: Users, rows: Rows, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch,
     count: int,
 ) -> int:  # fmt: skip
     """Leave some of a row that is nearly full, and raise the floor."""
-    count = _drop_beaten(users, blocks, user, n, room, scratch, count)
-    if count + CHUNK <= room.rows.shape[1]:
+    count = _drop_beaten(users, blocks, user, n, buffer, scratch, count)
+    if count + CHUNK <= buffer.rows.shape[1]:
         return count
-    if not _make_keys(users, rows, user, room, scratch, count):
+    if not _make_keys(users, rows, user, buffer, scratch, count):
         return LOST
     best = np.argsort(scratch.keys[:count])[::-1][:n]
-    room.rows[user, :n] = room.rows[user, :count][best]
-    room.products[user, :n] = room.products[user, :count][best]
+    buffer.rows[user, :n] = buffer.rows[user, :count][best]
+    buffer.products[user, :n] = buffer.products[user, :count][best]
     last = _scores_of(scratch.keys[best[n - 1 : n]])[0]
-    room.floor[user] = max(room.floor[user], np.float64(last))
+    buffer.floor[user] = max(buffer.floor[user], np.float64(last))
     return n
 
 
-@_compiled()
+@compiled()
 def _drop_beaten(
-    users: Users, blocks: Blocks, user: int, n: int, room: Room, scratch: Scratch, count: int
+    users: Users, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch, count: int
 ) -> int:
     """Of more than n, drop those that n others surely beat."""
     for at in range(count):
-        block = room.rows[user, at] // BLOCK
+        block = buffer.rows[user, at] // BLOCK
         scale = users.scale[user] * blocks.scale[block]
-        middle = scale * room.products[user, at] + users.offset[user]
+        middle = scale * buffer.products[user, at] + users.offset[user]
         error = bound(users, blocks, user, block)
         scratch.low[at], scratch.high[at] = middle - error, middle + error
     last = np.partition(scratch.low[:count], count - n)[count - n]
-    room.floor[user] = max(room.floor[user], last)
+    buffer.floor[user] = max(buffer.floor[user], last)
     kept = 0
     for at in range(count):
         if scratch.high[at] >= last:
-            room.rows[user, kept] = room.rows[user, at]
-            room.products[user, kept] = room.products[user, at]
+            buffer.rows[user, kept] = buffer.rows[user, at]
+            buffer.products[user, kept] = buffer.products[user, at]
             kept += 1
     return kept
 
 
-@_compiled("reassoc", "contract", "nsz")
+@compiled("reassoc", "contract", "nsz")
 def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int) -> float:
     """A dot product, added up in any order. (Whole arrays: counting references to parts costs.)"""
     total = 0.0
@@ -237,7 +218,7 @@ def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int
     return total
 
 
-@_compiled()
+@compiled()
 def _add(one: float, other: float) -> tuple[float, float]:
     """The sum of two float64 and what it loses (Knuth's TwoSum)."""
     total = one + other
@@ -245,7 +226,7 @@ def _add(one: float, other: float) -> tuple[float, float]:
     return total, (one - (total - added)) + (other - added)
 
 
-@_compiled()
+@compiled()
 def _multiply_twice(
     ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int
 ) -> tuple[float, float, float]:
@@ -263,9 +244,9 @@ def _multiply_twice(
     return total, rest, size * ours.shape[1] * 2.0**-52
 
 
-@_compiled()
+@compiled()
 def _make_keys(
-    users: Users, rows: Rows, user: int, room: Room, scratch: Scratch, count: int
+    users: Users, rows: Rows, user: int, buffer: Buffer, scratch: Scratch, count: int
 ) -> bool:
     """Score candidates as ``exact_scores`` says and write ``keys``; whether that was possible.
 
@@ -275,7 +256,7 @@ def _make_keys(
     score = np.empty(1, np.float32)
     bits = score.view(np.int32)
     for at in range(count):
-        row = room.rows[user, at]
+        row = buffer.rows[user, at]
         total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
         score[0] = np.float32(total - doubt)
         if score[0] != np.float32(total + doubt):
@@ -291,7 +272,7 @@ def _make_keys(
     return True
 
 
-@_compiled()
+@compiled()
 def _scores_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """The scores in keys."""
     bits = np.empty(len(keys), np.int32)
@@ -301,18 +282,18 @@ def _scores_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return bits.view(np.float32)
 
 
-@_compiled()
+@compiled()
 def take_best(
-    users: Users, rows: Rows, blocks: Blocks, n: int, room: Room, scratch: Scratch,
+    users: Users, rows: Rows, blocks: Blocks, n: int, buffer: Buffer, scratch: Scratch,
     items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Write lists, int64 and float32 [users, n]; 0 and -inf behind their ends."""
     for user in range(len(items)):
-        count = room.filled[user]
+        count = buffer.filled[user]
         if count > n:
-            count = _drop_beaten(users, blocks, user, n, room, scratch, count)
-        if count == LOST or not _make_keys(users, rows, user, room, scratch, count):
-            room.filled[user] = LOST
+            count = _drop_beaten(users, blocks, user, n, buffer, scratch, count)
+        if count == LOST or not _make_keys(users, rows, user, buffer, scratch, count):
+            buffer.filled[user] = LOST
             continue
         best = np.sort(scratch.keys[:count])[::-1][:n]
         items[user, : len(best)] = _HALF - (best & _HALF)

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import LOST, Room, Rows, Scratch, Users, take_best
+from recsys.ranking.candidates import LOST, Buffer, Rows, Scratch, Users, take_best
 from recsys.ranking.dense_top_n import rank_all
 from recsys.ranking.exact_scores import doubt_sums
 from recsys.ranking.item_index import ItemIndex
@@ -153,23 +153,23 @@ def _rank_compiled(
     rows = Rows(index.vectors.numpy(), index.items.numpy())
     shape = len(users), _capacity(n)
     kind = np.int32 if len(index.codes) else np.float32
-    room = Room(
+    buffer = Buffer(
         np.zeros(len(users), np.int64), floor.clone().numpy(),
         np.empty(shape, np.int32), np.empty(shape, kind),
     )  # fmt: skip
     low, high = np.empty((2, shape[1]))
     scratch = Scratch(low, high, np.empty(shape[1], np.int64))
     blocks = describe_blocks(index)
-    scan(rough, index, hidden, given, rows, blocks, n, room, scratch)
+    scan(rough, index, hidden, given, rows, blocks, n, buffer, scratch)
     found = RankedItems(
         torch.empty((len(users), n), dtype=torch.int64), torch.empty((len(users), n))
     )
-    take_best(given, rows, blocks, n, room, scratch, found.items.numpy(), found.scores.numpy())
-    return found, torch.from_numpy(room.filled) == LOST
+    take_best(given, rows, blocks, n, buffer, scratch, found.items.numpy(), found.scores.numpy())
+    return found, torch.from_numpy(buffer.filled) == LOST
 
 
 def _capacity(n: int) -> int:
-    """Candidates that there is room for: few, to be near, and enough to make room seldom."""
+    """Candidates that there is space for: few, to be near, and enough to make room seldom."""
     return max(_LEAST_CAPACITY, 4 * n)
 
 

@@ -17,7 +17,7 @@ from recsys.ranking.top_n import IntArray, RankedItems
 _Z = 1.96  # both sides 95%
 
 
-class Asked(NamedTuple):
+class Queries(NamedTuple):
     """What ``rank_products`` is asked for some users: see there."""
 
     users: Tensor
@@ -43,27 +43,27 @@ def calibrate(
     clusters: ApproximateIndex,
     index: ItemIndex,
     n: int,
-    asked: Sequence[Asked],
+    queries: Sequence[Queries],
     target: float,
 ) -> tuple[ApproximateIndex | None, Recall]:
-    """The clusters with the least width whose recall is surely at least ``target``.
+    """The clusters with the fewest probes whose recall is surely at least ``target``.
 
     None where up to half of the clusters don't reach it: to search more is dearer than exact lists.
 
     Args:
         clusters: of the items of ``index``.
         n: length of the lists.
-        asked: a sample of users, as they would be ranked.
+        queries: a sample of users, as they would be ranked.
         target: for ``Recall.low``.
 
     Returns:
-        The clusters, and the recall at their width; of None at the largest width.
+        The clusters, and the recall with their probes; of None with the most.
     """
-    exact = [rank_products(a.users, index, n, a.seen, a.shown) for a in asked]
+    exact = [rank_products(query.users, index, n, query.seen, query.shown) for query in queries]
     recall = Recall(0.0, 0.0, 0)
-    for width in _widths(clusters.count):
-        tried = clusters.of_width(width)
-        recall = measure_recall(tried, index, exact, asked)
+    for probes in _probes(clusters.count):
+        tried = clusters.with_probes(probes)
+        recall = measure_recall(tried, index, exact, queries)
         if recall.low >= target:
             return tried, recall
     return None, recall
@@ -73,7 +73,7 @@ def measure_recall(
     clusters: ApproximateIndex,
     index: ItemIndex,
     exact: Sequence[RankedItems],
-    asked: Sequence[Asked],
+    queries: Sequence[Queries],
 ) -> Recall:
     """Recall of users' lists, beside the exact ones.
 
@@ -81,9 +81,9 @@ def measure_recall(
     equal items are in it says nothing.
     """
     shares = []
-    for best, a in zip(exact, asked, strict=True):
+    for best, query in zip(exact, queries, strict=True):
         n = best.items.shape[1]
-        found = clusters.rank(a.users, index, n, a.seen, a.shown)
+        found = clusters.rank(query.users, index, n, query.seen, query.shown)
         wanted = (best.items > 0).sum(dim=1)
         has = wanted > 0
         last = best.scores.masked_fill(best.items == 0, torch.inf).amin(dim=1)
@@ -111,12 +111,12 @@ def least_users(target: float) -> int:
     return math.ceil(_Z * _Z * target / (1 - target))
 
 
-def _widths(clusters: int) -> Iterator[int]:
+def _probes(clusters: int) -> Iterator[int]:
     """1, 2, 3, 4, 6, 8, 12 ... up to half of the clusters."""
-    width, last = 1, max(1, clusters // 2)
-    while width < last:
-        yield width
-        if width > 1 and width + width // 2 < last:
-            yield width + width // 2
-        width *= 2
+    probes, last = 1, max(1, clusters // 2)
+    while probes < last:
+        yield probes
+        if probes > 1 and probes + probes // 2 < last:
+            yield probes + probes // 2
+        probes *= 2
     yield last

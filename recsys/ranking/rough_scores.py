@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import Blocks, Room, Rows, Scratch, Users, collect
+from recsys.ranking.candidates import Blocks, Buffer, Rows, Scratch, Users, collect
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 
 
@@ -76,14 +76,14 @@ def describe_blocks(index: ItemIndex) -> Blocks:
 
 def scan(
     rough: Rough, index: ItemIndex, hidden: Hidden, users: Users, rows: Rows, blocks: Blocks,
-    n: int, room: Room, scratch: Scratch,
+    n: int, buffer: Buffer, scratch: Scratch,
 ) -> None:  # fmt: skip
     """Collect all that may be in lists of n, on the CPU.
 
     Args:
         rough: the users, as the index has its items.
         hidden: what to leave out.
-        users, rows, blocks, room, scratch: what the loops are given.
+        users, rows, blocks, buffer, scratch: what the loops are given.
     """
     whole = len(index.codes) > 0
     scores = torch.empty((len(rough.codes), BLOCK), dtype=torch.int32 if whole else torch.float32)
@@ -103,4 +103,4 @@ def scan(
         if hidden.closed is not None:
             scores[:, torch.nonzero(hidden.closed[part])[:, 0]] = lowest
         flat[pairs[edges[block] : edges[block + 1]]] = lowest
-        collect(products, block, users, rows, blocks, n, room, scratch, limits, whole)
+        collect(products, block, users, rows, blocks, n, buffer, scratch, limits, whole)

@@ -10,7 +10,7 @@ from recsys.config import Score
 from recsys.lake.tables import Lake
 from recsys.score.forecast import Decision, Forecast, forecast
 from recsys.score.layout import describe, lay_out
-from recsys.score.method import count_cores, sample_asked
+from recsys.score.method import count_cores, sample_queries
 from recsys.score.pack import open_pack
 from recsys.score.ranker import count_first
 from recsys.score.rules import NightRules
@@ -76,9 +76,9 @@ def explain_lists(
     pack = open_pack(layout.pack) if layout.has_vectors else None
     if pack is not None and pack.index is not None and len(pack.index):
         first = count_first(score.n, pack.ranker, pack.rules)
-        asked = sample_asked(pack, users, layout.events)
+        queries = sample_queries(pack, users, layout.events)
         found = forecast(
-            pack.index, first, asked, score.recall, count, count_cores(lake), thorough=True
+            pack.index, first, queries, score.recall, count, count_cores(lake), thorough=True
         )
     commits = min(score.commits, layout.tasks)
     return Explained(count, layout.memory, layout.tasks, commits, found, score)

@@ -19,7 +19,7 @@ from recsys.ranking.approximate import (
 )
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import ItemIndex, build_index
-from recsys.ranking.recall import Asked, Recall, calibrate, least_users
+from recsys.ranking.recall import Queries, Recall, calibrate, least_users
 from recsys.ranking.top_n import RankedItems
 
 SHORT_SECONDS = 60.0
@@ -36,14 +36,14 @@ class Trial:
 
     Attributes:
         candidates: that it was tried on.
-        width: clusters for a user that reach the recall; 0: half of them don't.
+        probes: clusters for a user that reach the recall; 0: half of them don't.
         recall: there, on the candidates tried.
         build_seconds: of all candidates, on the driver's machine; a forecast.
         rate: users a second on one core, among all candidates; a forecast.
     """
 
     candidates: int
-    width: int
+    probes: int
     recall: Recall
     build_seconds: float
     rate: float
@@ -87,7 +87,7 @@ class Forecast:
 
     @property
     def search_seconds(self) -> float:
-        """Of all users on all cores, by the trial's width."""
+        """Of all users on all cores, with the trial's probes."""
         return self.users / self.trial.rate / self.cores if self.trial else math.inf
 
     @property
@@ -100,7 +100,7 @@ class Forecast:
         """Why lists can't be approximate, as far as the trial shows."""
         if self.sampled < least_users(self.target):
             return say_too_few(self.sampled, self.target)
-        if self.trial is not None and not self.trial.width:
+        if self.trial is not None and not self.trial.probes:
             return (
                 f"half of the clusters have a recall of {self.trial.recall.mean:.4f} (at least "
                 f"{self.trial.recall.low:.4f}) in a trial, score.recall is {self.target}"
@@ -135,7 +135,7 @@ def say_too_few(users: int, target: float) -> str:
 def forecast(
     index: ItemIndex,
     n: int,
-    asked: Sequence[Asked],
+    queries: Sequence[Queries],
     target: float,
     users: int,
     cores: int,
@@ -147,60 +147,62 @@ def forecast(
     Args:
         index: of all candidates, at least one.
         n: items that are ranked for a user.
-        asked: a sample of users.
+        queries: a sample of users.
         target: the recall that is asked for.
         users: of the night.
         cores: that will rank.
         thorough: try clusters in any case.
     """
-    sampled = sum(len(a.users) for a in asked)
+    sampled = sum(len(query.users) for query in queries)
     rate = 0.0
     if sampled:
-        most = max(asked, key=lambda a: len(a.users))
-        rate = _time(most, lambda a: rank_products(a.users, index, n, a.seen, a.shown))
+        most = max(queries, key=lambda query: len(query.users))
+        rate = _time(
+            most, lambda query: rank_products(query.users, index, n, query.seen, query.shown)
+        )
     found = Forecast(users, len(index), index.dims, cores, target, sampled, rate, None)
     quick = found.exact_seconds <= SHORT_SECONDS or sampled < least_users(target)
     if not sampled or (quick and not thorough):
         return found
-    trial = _try(index, n, asked, target)
+    trial = _try(index, n, queries, target)
     return Forecast(users, len(index), index.dims, cores, target, sampled, rate, trial)
 
 
-def _try(index: ItemIndex, n: int, asked: Sequence[Asked], target: float) -> Trial:
+def _try(index: ItemIndex, n: int, queries: Sequence[Queries], target: float) -> Trial:
     """A trial on some candidates, without what users have seen and rules hide."""
     dice = np.random.default_rng(_SEED)
     count = min(len(index), _TRIED_ITEMS)
     rows = torch.from_numpy(np.sort(dice.choice(len(index), count, replace=False)))
     vectors = torch.cat([index.vectors.new_zeros((1, index.dims)), index.vectors[rows]])
     part = build_index(vectors, torch.ones(count + 1, dtype=torch.bool))
-    users = torch.cat([a.users for a in asked])
-    free = Asked(users, [np.zeros(0, dtype=np.int64)] * len(users), None)
+    users = torch.cat([query.users for query in queries])
+    free = Queries(users, [np.zeros(0, dtype=np.int64)] * len(users), None)
     started = time.perf_counter()
     clusters = train_clusters(part)
     trained = time.perf_counter()
     add_items(clusters, part)
     added = time.perf_counter()
     found, recall = calibrate(clusters, part, n, [free], target)
-    widest = found or clusters.of_width(max(1, clusters.count // 2))
-    rate = _time(free, lambda a: widest.rank(a.users, part, n, a.seen, a.shown))
+    widest = found or clusters.with_probes(max(1, clusters.count // 2))
+    rate = _time(free, lambda query: widest.rank(query.users, part, n, query.seen, query.shown))
     # Clusters are as many as the root of the items: what a round of k-means multiplies grows with
     # the items, looking for the clusters of all with their power of 1.5. A user is compared with
     # all centroids and with the items of as many clusters: both grow with the root.
     times = len(index) / count
     return Trial(
         count,
-        found.width if found else 0,
+        found.probes if found else 0,
         recall,
         (trained - started) * times + (added - trained) * times**1.5,
         rate / math.sqrt(times),
     )
 
 
-def _time(asked: Asked, rank: Callable[[Asked], RankedItems]) -> float:
+def _time(queries: Queries, rank: Callable[[Queries], RankedItems]) -> float:
     """Users a second of one thread's own time: what else runs on this machine does not count."""
-    some = Asked(asked.users[:_TIMED_USERS], asked.seen[:_TIMED_USERS], asked.shown)
+    some = Queries(queries.users[:_TIMED_USERS], queries.seen[:_TIMED_USERS], queries.shown)
     with _one_thread():
-        rank(Asked(some.users[:8], some.seen[:8], some.shown))
+        rank(Queries(some.users[:8], some.seen[:8], some.shown))
         started = time.thread_time()
         rank(some)
         return len(some.users) / (time.thread_time() - started)

@@ -15,10 +15,10 @@ from recsys.errors import ConfigError
 from recsys.lake.tables import Lake
 from recsys.models import DotProductRecommender, Recommender
 from recsys.ranking.approximate import ApproximateIndex, build_clusters
-from recsys.ranking.recall import Asked, Recall, calibrate, least_users
+from recsys.ranking.recall import Queries, Recall, calibrate, least_users
 from recsys.score.forecast import forecast, say_too_few
 from recsys.score.pack import ScoringPack
-from recsys.score.ranker import ask_products, count_first
+from recsys.score.ranker import count_first, make_queries
 from recsys.score.workers import read_users
 
 _SAMPLED_USERS = 2048
@@ -52,7 +52,7 @@ class Search:
             found["recall"] = f"{self.recall.mean:.4f}"
             found["recall at least"] = f"{self.recall.low:.4f}"
             found["recall users"] = str(self.recall.users)
-            found["clusters"] = f"{self.clusters.width} of {self.clusters.count}"
+            found["clusters"] = f"{self.clusters.probes} of {self.clusters.count}"
         return found
 
 
@@ -97,17 +97,17 @@ def choose_search(
     """
     if pack.index is None or not len(pack.index):
         return Search(None, "lists are exact: no candidate has a vector that could be compared")
-    asked = sample_asked(pack, users, events)
+    queries = sample_queries(pack, users, events)
     n = count_first(score.n, pack.ranker, pack.rules)
     if score.method == "auto":
-        found = forecast(pack.index, n, asked, score.recall, users.count(), cores)
+        found = forecast(pack.index, n, queries, score.recall, users.count(), cores)
         decided = found.decide()
         if not decided.approximate:
             return Search(None, f"lists are exact: {decided.reason}")
-    return _build(pack, n, asked, score.recall)
+    return _build(pack, n, queries, score.recall)
 
 
-def sample_asked(pack: ScoringPack, users: DataFrame, events: Sequence[str]) -> list[Asked]:
+def sample_queries(pack: ScoringPack, users: DataFrame, events: Sequence[str]) -> list[Queries]:
     """What ranking is asked for a sample of the users, the same ones night by night."""
     assert isinstance(pack.model, DotProductRecommender), "the pack has an index"
     groups = [name for name in users.columns if name == schemas.RULES_GROUP]
@@ -117,25 +117,25 @@ def sample_asked(pack: ScoringPack, users: DataFrame, events: Sequence[str]) -> 
     if not rows.num_rows:
         return []
     given = read_users(rows.to_batches()[0], events)
-    return ask_products(pack.model, given.histories, given.seen, pack.rules, given.groups)
+    return make_queries(pack.model, given.histories, given.seen, pack.rules, given.groups)
 
 
-def _build(pack: ScoringPack, n: int, asked: Sequence[Asked], target: float) -> Search:
+def _build(pack: ScoringPack, n: int, queries: Sequence[Queries], target: float) -> Search:
     assert pack.index is not None
-    sampled = sum(len(a.users) for a in asked)
+    sampled = sum(len(query.users) for query in queries)
     if sampled < least_users(target):
         return Search(None, f"lists are exact: {say_too_few(sampled, target)}")
     started = time.monotonic()
     clusters = build_clusters(pack.index)
     built = time.monotonic() - started
-    found, recall = calibrate(clusters, pack.index, n, asked, target)
+    found, recall = calibrate(clusters, pack.index, n, queries, target)
     said = f"recall {recall.mean:.4f}, at least {recall.low:.4f} by {recall.users:,} users"
     if found is None:
         reason = f"not even half of the {clusters.count:,} clusters reach score.recall={target}"
         return Search(None, f"lists are exact: {reason} ({said})", recall)
     return Search(
         found,
-        f"lists are approximate: {found.width:,} of {found.count:,} clusters for a user, {said} "
+        f"lists are approximate: {found.probes:,} of {found.count:,} clusters for a user, {said} "
         f"(built in {built:,.1f} s, calibrated in {time.monotonic() - started - built:,.1f} s)",
         recall,
     )

@@ -18,7 +18,7 @@ from recsys.ranking.approximate import ApproximateIndex
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories, pad_histories, take
 from recsys.ranking.item_index import ItemIndex, build_index
-from recsys.ranking.recall import Asked
+from recsys.ranking.recall import Queries
 from recsys.ranking.rules import ListRules, Mask
 from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 from recsys.score.lists import Lists, fill, join, obey, rank_popular
@@ -213,15 +213,15 @@ def _first_stage(
     return rank_vectors, _USERS_AT_ONCE
 
 
-def ask_products(
+def make_queries(
     model: DotProductRecommender,
     histories: Histories,
     seen: Sequence[IntArray],
     rules: ListRules | None = None,
     groups: IntArray | None = None,
-) -> list[Asked]:
+) -> list[Queries]:
     """What ``rank_products`` is asked for users whom the model knows; arguments as above."""
-    asked = []
+    queries = []
     with torch.inference_mode():
         vectors = model.item_vectors()
         for at, group in _batches(len(histories), groups, _USERS_AT_ONCE):
@@ -230,8 +230,8 @@ def ask_products(
                 shown = _fit(rules.shown_to(group), len(vectors))
             users, known = model.user_vectors(given, vectors).float(), model.knows(given)
             rows = torch.nonzero(known)[:, 0].cpu()
-            asked.append(Asked(users[rows], take(own, rows.numpy()), shown))
-    return asked
+            queries.append(Queries(users[rows], take(own, rows.numpy()), shown))
+    return queries
 
 
 def _fit(shown: Mask, columns: int) -> Tensor:

@@ -80,7 +80,7 @@ def test_every_ignored_import_is_one_the_design_names() -> None:
         "recsys.train.registry -> mlflow",
         "recsys.train.pyfunc_model -> mlflow",
         "recsys.train.search -> optuna",
-        "recsys.ranking.candidates -> numba",
+        "recsys.ranking.machine_code -> numba",
         "recsys.ranking.approximate -> faiss",
         "recsys.export.redis_store -> redis",
         "recsys.export.postgres_connection -> pg8000",

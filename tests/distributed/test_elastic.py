@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,35 @@ def with_ranks(job: TrainingJob, ranks: int) -> TrainingJob:
     return dataclasses.replace(job, settings=job.settings.model_copy(update={"train": train}))
 
 
-def test_a_killed_rank_is_done_without(
+@pytest.fixture
+def lose_a_rank(
     table: tuple[PinnedTable, Windows],
     undisturbed: TrainingJob,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:
-    plan_fault(monkeypatch, "kill 1 18")  # two steps after a commit, amid the second epoch
-    job = make_job(tmp_path, table[0], *ELASTIC)
-    result = launch_training(job)
-    output = capfd.readouterr().err
-    assert output.index(GO_ON.format(2)) < output.index(GO_ON.format(1))
-    assert_complete(result, undisturbed)
-    # One rank takes what two have left, beginning at the last commit.
-    assert result.global_steps == 16 + (BATCHES - 2 * (16 - STEPS)) + 4 * STEPS_ALONE
-    assert_no_ranks_left(job)
+) -> Callable[..., TrainingResult]:
+    """Trains with two ranks, of which one dies two steps after a commit, amid an epoch."""
 
+    def lose(*overrides: str) -> TrainingResult:
+        plan_fault(monkeypatch, "kill 1 18")
+        job = make_job(tmp_path, table[0], *ELASTIC, *overrides)
+        result = launch_training(job)
+        output = capfd.readouterr().err
+        assert output.index(GO_ON.format(2)) < output.index(GO_ON.format(1))
+        assert_complete(result, undisturbed)
+        # One rank takes what two have left, beginning at the last commit.
+        assert result.global_steps == 16 + (BATCHES - 2 * (16 - STEPS)) + 4 * STEPS_ALONE
+        assert_no_ranks_left(job)
+        return result
+
+    return lose
+
+
+def test_a_killed_rank_is_done_without(
+    lose_a_rank: Callable[..., TrainingResult], table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    result = lose_a_rank()
     # As good as a training may be that nothing happens to: one process with the batches of both.
     one = ("train.launcher=single", "train.ranks=1", "train.per_rank_batch_size=32")
     seeds = []
@@ -99,22 +112,13 @@ def test_a_killed_rank_is_done_without(
 
 
 def test_ranks_that_step_alone_are_done_without_too(
-    table: tuple[PinnedTable, Windows],
-    undisturbed: TrainingJob,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    lose_a_rank: Callable[..., TrainingResult], undisturbed: TrainingJob
 ) -> None:
-    alone = "train.exchange.average_every_steps=3", "train.exchange.average_delay_steps=1"
-    plan_fault(monkeypatch, "kill 1 18")  # between two averages, with one under way
-    job = make_job(tmp_path, table[0], *ELASTIC, *alone)
-    result = launch_training(job)
-    output = capfd.readouterr().err
-    assert output.index(GO_ON.format(2)) < output.index(GO_ON.format(1))
-    assert_complete(result, undisturbed)
-    assert result.global_steps == 16 + (BATCHES - 2 * (16 - STEPS)) + 4 * STEPS_ALONE
+    # The rank dies between two averages, with one under way.
+    result = lose_a_rank(
+        "train.exchange.average_every_steps=3", "train.exchange.average_delay_steps=1"
+    )
     assert result.metrics[NDCG] > 0.8 * TrainingResult.load(undisturbed.result_path).metrics[NDCG]
-    assert_no_ranks_left(job)
 
 
 def test_a_rank_that_comes_later_joins(

@@ -20,7 +20,14 @@ from recsys.ranking.approximate import (
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.item_index import ItemIndex, build_index
-from recsys.ranking.recall import Asked, Recall, calibrate, least_users, lower_bound, measure_recall
+from recsys.ranking.recall import (
+    Queries,
+    Recall,
+    calibrate,
+    least_users,
+    lower_bound,
+    measure_recall,
+)
 from recsys.ranking.top_n import IntArray
 from tests import vectors
 
@@ -50,15 +57,15 @@ def test_other_users_get_the_recall_that_was_asked_for(draw: Draw) -> None:
     index, clusters, users = make(draw, 3000)
     seen = best_seen(index, users, [0, 3, 40])
     ours, others = slice(0, 1000), slice(1000, 3000)
-    asked = [Asked(users[ours], seen[ours], None)]
-    found, recall = calibrate(clusters, index, N, asked, 0.97)
+    queries = [Queries(users[ours], seen[ours], None)]
+    found, recall = calibrate(clusters, index, N, queries, 0.97)
     assert found is not None
     assert recall.mean > recall.low >= 0.97
-    rest = [Asked(users[others], seen[others], None)]
+    rest = [Queries(users[others], seen[others], None)]
     exact = [rank_products(users[others], index, N, seen[others])]
     assert measure_recall(found, index, exact, rest).mean >= 0.97
-    narrower = measure_recall(found.of_width(max(1, found.width // 4)), index, exact, rest)
-    assert narrower.mean < 0.97, "the width was needed"
+    narrower = measure_recall(found.with_probes(max(1, found.probes // 4)), index, exact, rest)
+    assert narrower.mean < 0.97, "fewer probes would have done"
 
 
 def test_lists_are_whole_with_exact_scores_and_nothing_seen_or_hidden() -> None:
@@ -67,7 +74,7 @@ def test_lists_are_whole_with_exact_scores_and_nothing_seen_or_hidden() -> None:
     shown = torch.ones(ITEMS + 1, dtype=torch.bool)
     shown[1 : ITEMS // 2] = False
     for mask in (None, shown):
-        items, scores = clusters.of_width(4).rank(users, index, N, seen, mask)
+        items, scores = clusters.with_probes(4).rank(users, index, N, seen, mask)
         assert (items > 0).all()
         for user in range(len(users)):
             own = items[user].tolist()
@@ -85,7 +92,7 @@ def test_lists_are_whole_with_exact_scores_and_nothing_seen_or_hidden() -> None:
 def test_all_clusters_give_the_exact_lists() -> None:
     index, clusters, users = make(vectors.clustered, 200)
     seen = best_seen(index, users, [0, 5])
-    every = clusters.of_width(clusters.count)
+    every = clusters.with_probes(clusters.count)
     items, scores = every.rank(users, index, N, seen)
     exact = rank_products(users, index, N, seen)
     assert torch.equal(items, exact.items)
@@ -95,12 +102,12 @@ def test_all_clusters_give_the_exact_lists() -> None:
 def test_whoever_would_get_a_short_list_is_ranked_exactly() -> None:
     index, clusters, users = make(vectors.random, 64, items=400)
     longer = 200  # than the items of a cluster
-    found = clusters.of_width(1).rank(users, index, longer)
+    found = clusters.with_probes(1).rank(users, index, longer)
     exact = rank_products(users, index, longer)
     assert torch.equal(found.items, exact.items)
     few = torch.zeros(401, dtype=torch.bool)
     few[100:103] = True
-    hidden = clusters.of_width(1).rank(users, index, N, None, few)
+    hidden = clusters.with_probes(1).rank(users, index, N, None, few)
     assert torch.equal(hidden.items, rank_products(users, index, N, None, few).items)
     assert (hidden.items[:, 3:] == 0).all()
 
@@ -114,8 +121,8 @@ def test_broken_vectors_are_refused() -> None:
 
 def test_the_same_items_make_the_same_clusters_kept_or_not(tmp_path: Path) -> None:
     index, clusters, users = make(vectors.clustered, 100)
-    lists = clusters.of_width(3).rank(users, index, N)
-    again = build_clusters(index).of_width(3)
+    lists = clusters.with_probes(3).rank(users, index, N)
+    again = build_clusters(index).with_probes(3)
     assert torch.equal(again.rank(users, index, N).items, lists.items)
     again.save(tmp_path / "kept")
     kept = load_clusters(tmp_path / "kept")
@@ -127,7 +134,9 @@ def test_the_same_items_make_the_same_clusters_kept_or_not(tmp_path: Path) -> No
 
 def test_a_recall_that_cannot_be_proven_is_not_reached() -> None:
     index, clusters, users = make(vectors.random, 400)
-    found, recall = calibrate(clusters, index, N, [Asked(users, [np.zeros(0, int)] * 400, None)], 1)
+    found, recall = calibrate(
+        clusters, index, N, [Queries(users, [np.zeros(0, int)] * 400, None)], 1
+    )
     assert found is None
     assert recall.low < 1.0
     few, recall = calibrate(clusters, index, N, [], 0.5)
@@ -137,23 +146,23 @@ def test_a_recall_that_cannot_be_proven_is_not_reached() -> None:
 def test_items_of_equal_scores_stand_for_each_other() -> None:
     """All the same: which ten of them a list has is chance, and all that matters is found."""
     index = build_index(torch.ones(501, DIMS), torch.ones(501, dtype=torch.bool))
-    asked = [Asked(torch.ones(100, DIMS), [np.zeros(0, np.int64)] * 100, None)]
-    found, recall = calibrate(build_clusters(index), index, N, asked, 0.9)
+    queries = [Queries(torch.ones(100, DIMS), [np.zeros(0, np.int64)] * 100, None)]
+    found, recall = calibrate(build_clusters(index), index, N, queries, 0.9)
     assert recall.mean == 1.0
     assert found is not None
-    items = found.rank(asked[0].users, index, N).items
+    items = found.rank(queries[0].users, index, N).items
     assert torch.equal(items, items.sort(dim=1).values), "of equal ones the lower index first"
 
 
 def test_recall_is_the_share_of_the_exact_list_that_is_found() -> None:
     index, clusters, users = make(vectors.clustered, 200)
     exact = rank_products(users, index, N)
-    found = clusters.of_width(16).rank(users, index, N)
+    found = clusters.with_probes(16).rank(users, index, N)
     pairs = zip(exact.items.tolist(), found.items.tolist(), strict=True)
     share = np.mean([len(set(best) & set(own)) / N for best, own in pairs])
-    asked = [Asked(users[:50], [[]] * 50, None), Asked(users[50:], [[]] * 150, None)]
+    queries = [Queries(users[:50], [[]] * 50, None), Queries(users[50:], [[]] * 150, None)]
     parts = [type(exact)(*(column[at] for column in exact)) for at in (slice(50), slice(50, None))]
-    recall = measure_recall(clusters.of_width(16), index, parts, asked)
+    recall = measure_recall(clusters.with_probes(16), index, parts, queries)
     assert recall.mean == pytest.approx(share)
     assert recall.users == 200
     assert 0.3 < share < 0.999
@@ -171,7 +180,7 @@ def test_only_who_has_seen_very_many_items_is_ranked_exactly(
         return rank_products(users, *given)
 
     monkeypatch.setattr(approximate, "rank_products", count)
-    clusters.of_width(8).rank(users, index, N, seen)
+    clusters.with_probes(8).rank(users, index, N, seen)
     assert ranked == [10]
 
 

@@ -83,7 +83,7 @@ def test_clusters_reach_this_machine_and_others(tmp_path: Path) -> None:
     own = pack.open_pack(path)
     assert own.clusters is None
     assert own.index is not None
-    clusters = build_clusters(own.index).of_width(2)
+    clusters = build_clusters(own.index).with_probes(2)
     pack.add_clusters(path, clusters)
     other = tmp_path / "executor"
     other.mkdir()

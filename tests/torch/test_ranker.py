@@ -8,7 +8,7 @@ import pytest
 from recsys.ranking.approximate import build_clusters
 from recsys.ranking.histories import Histories, pad_histories
 from recsys.score.lists import rank_popular
-from recsys.score.ranker import ask_products, index_items, rank_histories
+from recsys.score.ranker import index_items, make_queries, rank_histories
 from tests.ranked_users import HISTORIES, N, naive, popularity, random_model
 
 pytestmark = pytest.mark.torch
@@ -73,11 +73,11 @@ def test_clusters_are_searched_in_place_of_all_items() -> None:
     histories = Histories([np.array([user, user + 1]) for user in range(1, 200)])
     index = index_items(model, counts)
     assert index is not None
-    clusters = build_clusters(index).of_width(5)
+    clusters = build_clusters(index).with_probes(5)
     given = (model, histories, histories.items, counts, 3)
     exact = rank_histories(*given, index=index)
     found = rank_histories(*given, index=index, clusters=clusters)
-    (asked,) = ask_products(model, histories, histories.items)
-    wanted = clusters.rank(asked.users, index, 3, asked.seen)
+    (queries,) = make_queries(model, histories, histories.items)
+    wanted = clusters.rank(queries.users, index, 3, queries.seen)
     assert (found.items == wanted.items.numpy()).all()
     assert (found.items != exact.items).any(), "something was not found"

@@ -16,7 +16,7 @@ from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories
 from recsys.ranking.rules import load_rules
 from recsys.score.lists import rank_popular
-from recsys.score.ranker import ask_products, index_items, rank_histories, rank_popular_lists
+from recsys.score.ranker import index_items, make_queries, rank_histories, rank_popular_lists
 from recsys.score.rule_checks import (
     OVER_CAP,
     PIN_MISSING,
@@ -78,18 +78,18 @@ def test_approximate_lists_obey_too_and_are_asked_what_the_night_asks() -> None:
     clusters = build_clusters(index)
     given = (model, histories, seen, popularity(), N, None, index, rules, groups)
     exact = rank_histories(*given)
-    every = rank_histories(*given, clusters.of_width(clusters.count))
+    every = rank_histories(*given, clusters.with_probes(clusters.count))
     assert (every.items == exact.items).all()
     assert (every.scores == exact.scores).all()
-    some = rank_histories(*given, clusters.of_width(1))
+    some = rank_histories(*given, clusters.with_probes(1))
     for row, group in enumerate(groups):
         listed = some.items[row][some.items[row] > 0]
         assert (codes[0, listed] == group).all()
         assert len(listed) == (exact.items[row] > 0).sum()
 
     knows = np.array([any(item <= KNOWN for item in HISTORIES[user][0]) for user in users])
-    asked = ask_products(model, histories, seen, rules, groups)
-    for group, one in enumerate(asked):
+    queries = make_queries(model, histories, seen, rules, groups)
+    for group, one in enumerate(queries):
         assert one.shown is not None
         assert one.shown[1:].tolist() == [item % 2 == group for item in range(1, KNOWN + 1)]
         ranked = rank_products(one.users, index, N, one.seen, one.shown)

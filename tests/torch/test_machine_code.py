@@ -1,0 +1,68 @@
+"""Machine code that numba has kept: of this source alone, and where a user may write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys.ranking import candidates
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.torch
+
+CALL = """
+import numpy as np, copied
+one = np.ones(1)
+users = copied.{users}(np.ones((1, 2)), one, one, one, one, one)
+blocks = copied.Blocks(one, one, one, 0.0, 0.0)
+print(copied.bound(users, blocks, 0, 0), sum(copied.bound.stats.cache_hits.values()))
+"""
+
+
+def call(folder: Path, users: str = "Users") -> list[str]:
+    """What a new process gets of a copy of the module, and how much it need not compile."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL.format(users=users)],
+        env={**os.environ, "PYTHONPATH": f"{folder}:{REPOSITORY}", "HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.nbi"))
+
+
+def test_a_new_version_does_not_trip_over_the_code_of_the_old_one(tmp_path: Path) -> None:
+    copy = tmp_path / "copied.py"
+    source = Path(candidates.__file__).read_text()
+    copy.write_text(source)
+    assert call(tmp_path) == ["3.0", "0"]
+    first = kept(tmp_path)
+    assert first
+    assert {path.is_relative_to(tmp_path / "__pycache__") for path in first} == {True}
+    assert call(tmp_path) == ["3.0", "1"]
+    copy.write_text(source.replace("Users", "People"))
+    assert call(tmp_path, "People") == ["3.0", "0"]
+    assert call(tmp_path, "People") == ["3.0", "1"]
+
+
+def test_where_nobody_may_write_code_is_kept_at_home_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "copied.py").write_text(Path(candidates.__file__).read_text())
+    # A file where a folder should be made stops root, too.
+    (tmp_path / "__pycache__").write_text("")
+    assert call(tmp_path) == ["3.0", "0"]
+    assert kept(tmp_path / "home")
+    assert call(tmp_path) == ["3.0", "1"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/copied.py").write_text(Path(candidates.__file__).read_text())
+    for name in ("__pycache__", "home"):
+        (tmp_path / "bare" / name).write_text("")
+    assert call(tmp_path / "bare") == ["3.0", "0"]
+    assert call(tmp_path / "bare") == ["3.0", "0"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -113,7 +115,7 @@ class Learner:
         torch.manual_seed(step_seed(self.settings.seed, global_step, self.readers.rank))
         parts = [self.objective.choose(batch) for batch in batches]
         count, weight = sum(len(part.targets) for part in parts), sum(p.weight for p in parts)
-        divisor = self.exchange.divisor(weight) or 1.0
+        divisor = functools.cache(self.exchange.start_divisor(weight))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
@@ -129,14 +131,16 @@ class Learner:
         own = torch.tensor([weight, count], dtype=torch.float64, device=self.device)
         return torch.cat([total.double()[None], own])
 
-    def _backward(self, parts: list[Wanted], divisor: float, global_step: int) -> Tensor:
+    def _backward(
+        self, parts: list[Wanted], divisor: Callable[[], float], global_step: int
+    ) -> Tensor:
         """Leave the gradients of the batches in the weights; the sum of their losses, float32 []"""
         drawn = self.objective.draw(global_step)
         total = torch.zeros((), device=self.device)
         for part in parts:
             with autocast(self.device, self._precision):
                 loss = self.objective.sum_losses(self.model, part, drawn)
-            self._scaler.scale(loss / divisor).backward()
+            self._scaler.scale(loss / (divisor() or 1.0)).backward()
             total += loss.detach()
         return total
 

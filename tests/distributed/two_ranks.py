@@ -7,6 +7,7 @@ row of the batch that one rank would take whole.
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def train_pruned(folder: Path, communicator: Communicator) -> None:
     path.write_text(json.dumps([result.pruned, result.epochs, Path(job.bundle_dir).exists()]))
 
 
+def wait_for_rank_one(folder: Path, communicator: Communicator) -> None:
+    """Rank 1 comes later; how much of a processor rank 0 takes while it waits."""
+    communicator.barrier()
+    if communicator.rank == 1:
+        time.sleep(1.5)
+    started, used = time.monotonic(), time.thread_time()
+    communicator.barrier()
+    share = (time.thread_time() - used) / (time.monotonic() - started)
+    path = folder / f"waiting-{communicator.size}-rank-{communicator.rank}.json"
+    path.write_text(json.dumps(share))
+
+
 def read_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """The average, with the rows of all ranks."""
     weights = trainer.learner.average.state_dict()
@@ -164,6 +177,7 @@ def train(folder: Path, ranks: int) -> None:
         content |= {"events": result.events, "bytes": result.sent_bytes_per_step}
         path.write_text(json.dumps(content))
     train_pruned(folder, communicator)
+    wait_for_rank_one(folder, communicator)
     communicator.shutdown()
 
 

@@ -222,7 +222,7 @@ def test_ranks_average_their_weights_every_second_step(
         model = nn.Linear(1, 1, bias=False)
         model.weight.data.zero_()
         exchange, seen = LocalSteps(rank, every=2, delay=delay), []
-        assert exchange.divisor(7.0) == 7.0
+        assert exchange.start_divisor(7.0)() == 7.0
         for step in range(4):
             model.weight.data += 1.0 + 2.0 * rank.rank
             exchange.after_step(model, step)

@@ -207,7 +207,7 @@ def test_gradients_add_up_over_the_ranks_that_share_a_weight(
         exchange.attach(optimizer, model, 1)
         for weight in weights.own.values():
             weight.grad = torch.full_like(weight, 2.0**rank.rank)
-        assert exchange.divisor(10.0**grid.replica) == 11.0
+        assert exchange.start_divisor(10.0**grid.replica)() == 11.0
         with exchange.reduced(optimizer):
             found = {name: cast(Tensor, weight.grad) for name, weight in weights.own.items()}
             assert all(gradient.unique().numel() == 1 for gradient in found.values())

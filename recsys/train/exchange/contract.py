@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,9 +36,13 @@ class Exchange:
         self._attached = dict(model.named_parameters())
         return optimizer
 
-    def divisor(self, own_weight: float) -> float:
-        """What a rank divides the sum of its losses by, from the weight of its own targets."""
-        return own_weight
+    def start_divisor(self, own_weight: float) -> Callable[[], float]:
+        """Ask for what a rank divides the sum of its losses by; the call, once, waits for it.
+
+        Args:
+            own_weight: of the rank's own targets.
+        """
+        return lambda: own_weight
 
     def reduced(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         """Inside the block gradients are those of the step, and the optimizer may step."""

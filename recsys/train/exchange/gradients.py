@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -21,16 +21,19 @@ _FEW = 1024
 """Gradients of fewer entries are sent whole: a message costs more than its bytes."""
 
 
-def sum_weights(group: Group, own_weight: float) -> float:
-    """Weight of the targets of all of its ranks."""
-    return float(group.allreduce_sum(torch.tensor([own_weight], dtype=torch.float64)))
+def start_sum_of_weights(group: Group, own_weight: float) -> Callable[[], float]:
+    """Weight of the targets of all of its ranks; on its way while the model runs forward."""
+    wait = group.start_allreduce(
+        torch.tensor([own_weight], dtype=torch.float64), "weight of targets"
+    )
+    return lambda: float(wait())
 
 
 class SummedGradients(Exchange):
     """The gradient of a step is the sum over ranks."""
 
-    def divisor(self, own_weight: float) -> float:
-        return sum_weights(self.communicator, own_weight)
+    def start_divisor(self, own_weight: float) -> Callable[[], float]:
+        return start_sum_of_weights(self.communicator, own_weight)
 
 
 class WholeGradients(SummedGradients):

@@ -46,8 +46,8 @@ class RowGradients(Exchange):
         optimizer.replace_rest(self._rest.attach(optimizer.rest, model, backwards))
         return optimizer
 
-    def divisor(self, own_weight: float) -> float:
-        return self._rest.divisor(own_weight)
+    def start_divisor(self, own_weight: float) -> Callable[[], float]:
+        return self._rest.start_divisor(own_weight)
 
     @contextmanager
     def reduced(self, optimizer: Optimizer) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from recsys.train.communication import Communicator, Group
 from recsys.train.exchange import Exchange
 from recsys.train.exchange.contract import Compressor
-from recsys.train.exchange.gradients import CompressedGradients, WholeSum, sum_weights
+from recsys.train.exchange.gradients import CompressedGradients, WholeSum, start_sum_of_weights
 from recsys.train.exchange.quantized import Bf16Sum, Fp16Sum
 from recsys.train.pipeline.grid import Grid
 from recsys.train.pipeline.weights import StageWeights
@@ -56,8 +56,8 @@ class StageGradients(Exchange):
             part.exchange.attach(optimizer, model, backwards * part.passes)
         return optimizer
 
-    def divisor(self, own_weight: float) -> float:
-        return sum_weights(self.communicator, own_weight)
+    def start_divisor(self, own_weight: float) -> Callable[[], float]:
+        return start_sum_of_weights(self.communicator, own_weight)
 
     @contextmanager
     def reduced(self, optimizer: Optimizer) -> Iterator[None]:

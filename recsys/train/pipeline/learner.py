@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -104,14 +104,16 @@ class PipelineLearner(Learner):
             self._weights.release(self.average)
         self._is_released, self._average_is_whole = True, False
 
-    def _backward(self, parts: list[Wanted], divisor: float, global_step: int) -> Tensor:
+    def _backward(
+        self, parts: list[Wanted], divisor: Callable[[], float], global_step: int
+    ) -> Tensor:
         # Stages of a replica have chosen the same targets; what they drop out is their own.
         seed = step_seed(self.settings.seed, global_step, self._grid.ranks + self._grid.rank)
         torch.manual_seed(seed)
         drawn = self.objective.draw(global_step)
         total = torch.zeros((), device=self.device)
         for part in parts:
-            total += self._pipeline.run(part, drawn, divisor)
+            total += self._pipeline.run(part, drawn, divisor() or 1.0)
         for weight in self._weights.own.values():
             if weight.grad is None:  # no target was here: momentum moves weights even so
                 weight.grad = torch.zeros_like(weight)

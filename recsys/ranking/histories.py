@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.ranking.top_n import IntArray
+from recsys.ranking.top_n import IntArray, flatten
 
 _SECONDS_AN_HOUR = 3600
 
@@ -62,22 +62,26 @@ def pad_histories(
         ``user_idx``, int64 [users], and ``user_attributes``, int64 [users, most] (zeros behind),
         likewise.
     """
-    items = [np.asarray(h, dtype=np.int64) for h in histories.items]
-    known = [np.flatnonzero((h > 0) & (h <= num_items))[-max_length:] for h in items]
-    width = max([1, *map(len, known)])
+    offsets, items = flatten(histories.items)
+    users = len(offsets) - 1
+    known = np.flatnonzero((items > 0) & (items <= num_items))
+    row = np.repeat(np.arange(users), np.diff(offsets))[known]
+    # Places from the end of what is known of a user; the newest has 1.
+    place = np.searchsorted(row, np.arange(users), side="right")[row] - np.arange(len(row))
+    kept = place <= max_length
+    known, row, place = known[kept], row[kept], place[kept]
+    width = int(place.max(initial=1))
 
-    def pad(lists: Sequence[IntArray]) -> npt.NDArray[np.int64]:
-        padded = np.zeros((len(lists), width), dtype=np.int64)
-        for row, values, places in zip(padded, lists, known, strict=True):
-            if len(places):
-                row[-len(places) :] = np.asarray(values)[places]
+    def pad(values: IntArray) -> npt.NDArray[np.int64]:
+        padded = np.zeros((users, width), dtype=np.int64)
+        padded[row, width - place] = values[known]
         return padded
 
     inputs = {"items": pad(items)}
     if histories.event_times is not None:
-        inputs["hours"] = pad(histories.event_times) // _SECONDS_AN_HOUR
+        inputs["hours"] = pad(flatten(histories.event_times)[1]) // _SECONDS_AN_HOUR
     if histories.event_types is not None:
-        inputs["event_types"] = pad(histories.event_types)
+        inputs["event_types"] = pad(flatten(histories.event_types)[1])
     if histories.user_idx is not None:
         inputs["user_idx"] = np.asarray(histories.user_idx, dtype=np.int64)
     if histories.user_attributes is not None:
@@ -86,7 +90,9 @@ def pad_histories(
 
 
 def _pad_behind(lists: Sequence[IntArray]) -> npt.NDArray[np.int64]:
-    padded = np.zeros((len(lists), max([1, *map(len, lists)])), dtype=np.int64)
-    for row, values in zip(padded, lists, strict=True):
-        row[: len(values)] = values
+    offsets, values = flatten(lists)
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    padded = np.zeros((len(lengths), int(lengths.max(initial=1))), dtype=np.int64)
+    padded[row, np.arange(len(values)) - offsets[row]] = values
     return padded

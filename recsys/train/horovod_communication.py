@@ -1,12 +1,10 @@
 """Ranks that talk through Horovod: its ring-allreduce, its process sets and its elastic mode.
 
-The only importer of Horovod beside the launcher.
+Beside the launcher and ``horovod_waits`` the only importer of Horovod.
 """
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recsys.train.communication import Communicator, Group, SingleProcess, Wait
+from recsys.train.horovod_waits import sleep_in_waits
 
 Result = TypeVar("Result")
-_LOOK_SECONDS = 0.0003  # a tenth of the time that Horovod gathers tensors before it sends them
 
 
 class HorovodGroup:
@@ -77,7 +75,7 @@ class HorovodCommunicator(HorovodGroup):
     def __init__(self, splits: bool = False) -> None:
         import horovod.torch as hvd
 
-        _sleep_in_waits()
+        sleep_in_waits()
         hvd.init(process_sets="dynamic" if splits else None)
         super().__init__(hvd, hvd.global_process_set)
         self.local_rank: int = hvd.local_rank()
@@ -146,27 +144,6 @@ class HorovodCommunicator(HorovodGroup):
         self._hvd.shutdown()
 
 
-@functools.cache
-def _sleep_in_waits() -> None:
-    """Let all of Horovod's waits sleep between two looks.
-
-    By itself it looks again at once (``WaitAndClear`` in horovod/torch/mpi_ops_v2.cc): a rank that
-    waits then takes a core from those that it waits for, where ranks are more than cores, and from
-    its own feed everywhere.
-    """
-    from horovod.torch import mpi_ops
-
-    library = mpi_ops.mpi_lib
-    has_ended, finish = library.horovod_torch_poll, library.horovod_torch_wait_and_clear
-
-    def wait(handle: int) -> None:
-        while not has_ended(handle):
-            time.sleep(_LOOK_SECONDS)
-        finish(handle)
-
-    library.horovod_torch_wait_and_clear = wait
-
-
 def run_elastic(train: Callable[[Communicator, Callable[[], None]], Result]) -> Result:
     """Train while ranks come and go: ``train`` is called again whenever their number changes.
 
@@ -193,6 +170,7 @@ def run_elastic(train: Callable[[Communicator, Callable[[], None]], Result]) -> 
     def attempt(hosts: State) -> Result:
         return train(HorovodCommunicator(), hosts.check_host_updates)
 
+    sleep_in_waits()
     hvd.init()
     tell = partial(hvd.broadcast_object, root_rank=0, name="hosts")
     result: Result = hvd.elastic.run(attempt)(Hosts(tell, hvd.rank))

@@ -18,8 +18,8 @@ from recsys.files import write_atomically
 from recsys.train.rank_files import WAITING_FILE
 
 _MOST_POLL_SECONDS = 1.0
-_WAITS = ("/horovod/", "/torch/distributed/")
-"""Folders of code that waits for other ranks: collectives, and states between stages."""
+_WAITS = ("/horovod/", "/horovod_waits.py", "/torch/distributed/")
+"""In the path of code that waits for other ranks: collectives, and states between stages."""
 
 
 class Watchdog:

@@ -122,6 +122,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     page = add("mlflow-ui", "MLflow's page on the runs and models of a lake", "look")
     page.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
+    summary = "compile for this processor what ranks lists: for images and archives of clusters"
+    warm = commands.add_parser("warm-up", help=summary, description=summary)
+    warm.set_defaults(command=_lazy("warm_up", "warm_up"), name="warm-up")
     _add_lake(commands)
     _add_benchmark(commands)
     return parser

@@ -28,7 +28,7 @@ def compiled(*relaxed: str) -> Callable[[_Function], _Function]:
     """
 
     def compile_function(function: _Function) -> _Function:
-        folder = _find_folder(Path(function.__code__.co_filename).parent)
+        folder = find_folder(Path(function.__code__.co_filename).parent)
         if folder is None:
             return cast(_Function, numba.njit(fastmath=set(relaxed))(function))
         before, _CONFIG.CACHE_DIR = _CONFIG.CACHE_DIR, folder  # numba reads it here alone
@@ -41,7 +41,7 @@ def compiled(*relaxed: str) -> Callable[[_Function], _Function]:
 
 
 @functools.cache
-def _find_folder(sources: Path) -> str | None:
+def find_folder(sources: Path = Path(__file__).parent) -> str | None:
     """Where code of these sources may be kept; None: nowhere, or they are in an archive."""
     files = sorted(sources.glob("*.py"))
     if not files:

@@ -23,6 +23,21 @@ print(copied.bound(users, blocks, 0, 0), sum(copied.bound.stats.cache_hits.value
 """
 
 
+RANK = """
+import sys, torch
+from recsys.ranking import candidates
+from recsys.ranking.exact_top_n import rank_products
+from recsys.ranking.item_index import build_index, load_index
+from pathlib import Path
+torch.manual_seed(1)
+Path(sys.argv[1]).mkdir()
+build_index(torch.randn(3001, 16), torch.ones(3001, dtype=torch.bool), folder=Path(sys.argv[1]))
+rank_products(torch.randn(300, 16), load_index(Path(sys.argv[1])), 200)
+stats = [f.stats for f in vars(candidates).values() if hasattr(f, "stats")]
+print(sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats))
+"""
+
+
 def call(folder: Path, users: str = "Users") -> list[str]:
     """What a new process gets of a copy of the module, and how much it need not compile."""
     done = subprocess.run(
@@ -66,3 +81,18 @@ def test_where_nobody_may_write_code_is_kept_at_home_or_not_at_all(tmp_path: Pat
         (tmp_path / "bare" / name).write_text("")
     assert call(tmp_path / "bare") == ["3.0", "0"]
     assert call(tmp_path / "bare") == ["3.0", "0"]
+
+
+def test_a_machine_that_was_warmed_up_compiles_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    command = [sys.executable, "-m", "recsys.cli.main", "warm-up"]
+    warm = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert warm.returncode == 0, warm.stderr
+    [folder] = (tmp_path / "kept").iterdir()
+    assert warm.stdout == f"compiled for this processor, kept in {folder}\n"
+    command = [sys.executable, "-c", RANK, str(tmp_path / "index")]
+    ranked = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ranked.returncode == 0, ranked.stderr
+    hits, misses = map(int, ranked.stdout.split())
+    assert hits > 0
+    assert misses == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,11 +39,16 @@ print(sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in st
 """
 
 
-def call(folder: Path, users: str = "Users") -> list[str]:
+def call(folder: Path, users: str = "Users", **variables: str) -> list[str]:
     """What a new process gets of a copy of the module, and how much it need not compile."""
     done = subprocess.run(
         [sys.executable, "-c", CALL.format(users=users)],
-        env={**os.environ, "PYTHONPATH": f"{folder}:{REPOSITORY}", "HOME": str(folder / "home")},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{folder}:{REPOSITORY}",
+            "HOME": str(folder / "home"),
+            **variables,
+        },
         capture_output=True,
         text=True,
     )
@@ -66,6 +72,17 @@ def test_a_new_version_does_not_trip_over_the_code_of_the_old_one(tmp_path: Path
     copy.write_text(source.replace("Users", "People"))
     assert call(tmp_path, "People") == ["3.0", "0"]
     assert call(tmp_path, "People") == ["3.0", "1"]
+
+
+def test_code_moves_with_its_source_and_is_copied_to_where_one_may_write(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/copied.py").write_text(Path(candidates.__file__).read_text())
+    assert call(tmp_path / "one") == ["3.0", "0"]
+    shutil.move(tmp_path / "one", tmp_path / "other")
+    assert call(tmp_path / "other") == ["3.0", "1"]
+    own = tmp_path / "own"
+    assert call(tmp_path / "other", NUMBA_CACHE_DIR=str(own)) == ["3.0", "1"]
+    assert len(kept(own)) == len(kept(tmp_path / "other"))
 
 
 def test_where_nobody_may_write_code_is_kept_at_home_or_not_at_all(tmp_path: Path) -> None:

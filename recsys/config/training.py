@@ -252,8 +252,8 @@ class Train(Section):
         "null counts all alike",
     )
     exclude_own_items: bool = Field(
-        description="a user's other items are no alternatives to the target, in the loss and in "
-        "validation, as lists leave out what a user had"
+        description="lists leave out what a user had, so in the loss and in validation the items "
+        "that a user has had are neither targets again nor alternatives to one"
     )
     loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
         description="auto is the softmax over all items, above sampled_softmax_above_items the "

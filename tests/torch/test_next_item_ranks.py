@@ -1,5 +1,6 @@
 """Validation of next items: the rank of each target among all items, whatever the model says."""
 
+import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from recsys.schemas import PinnedTable
 from recsys.train.batch import make_batch
 from recsys.train.communication import SingleProcess
 from recsys.train.models import make_model
-from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, validate
+from recsys.train.objectives.next_item import NextItem
+from recsys.train.objectives.next_item_ranks import HIT_RATE, LOSS, NDCG, next_items, validate
 from tests.training_tables import Windows, make_job, make_windows
 
 pytestmark = pytest.mark.torch
@@ -70,6 +72,40 @@ def test_the_window_s_own_items_are_not_ranked_in_validation() -> None:
             exclude_own_items=exclude,
         )
         assert (found[HIT_RATE], found[NDCG]) == (hit, hit)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "expected"),
+    [(True, [5, 3, 9, 2, 4, 8]), (False, [5, 5, 3, 7, 3, 9, 2, 1, 2, 4, 4, 1, 8])],
+)
+def test_what_a_user_has_had_is_no_target_again(
+    table: tuple[PinnedTable, Windows], tmp_path: Path, exclude: bool, expected: list[int]
+) -> None:
+    """0 is padding, items below 0 are inputs alone; weights stay with their targets."""
+    rows = np.array([[0, -7, 5, 5, 3, 7, 3, 9], [1, 2, 1, 2, 4, 4, 1, 8]], dtype=np.int32)
+    batch = make_batch(rows, None)
+    batch = dataclasses.replace(batch, weights=batch.items.float() / 10)
+    job = make_job(tmp_path, table[0], f"train.exclude_own_items={str(exclude).lower()}")
+    objective = NextItem(job, torch.device("cpu"))
+    wanted = objective.choose(batch)
+    assert wanted.weights is not None
+    assert wanted.targets.tolist() == expected
+    assert wanted.weights.tolist() == pytest.approx([target / 10 for target in expected])
+    assert next_items(wanted.batch)[1].tolist() == expected
+    assert objective.popular(batch)[0].tolist() == expected
+
+
+def test_validation_by_the_settings_leaves_repeats_out(
+    table: tuple[PinnedTable, Windows], tmp_path: Path
+) -> None:
+    batch = make_batch(np.array([[1, 2, 3, 2, 1], [4, 5, 5, 4, 4]], dtype=np.int32), None)
+    first = dataclasses.replace(batch, positions=torch.tensor([0, 1, 4]))
+    cpu, alone = torch.device("cpu"), SingleProcess()
+    for exclude, expected in ((True, first), (False, batch)):
+        job = make_job(tmp_path, table[0], f"train.exclude_own_items={str(exclude).lower()}")
+        model = make_model(job)
+        found = NextItem(job, cpu).validate(model, [batch], alone)
+        assert found == validate(model, [expected], alone, cpu, exclude)
 
 
 def test_a_model_that_diverged_finds_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -68,10 +69,19 @@ class NextItem(Objective):
         return self.rows_of_windows(ranks, self.job.max_length + 1, beside)
 
     def popular(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        return batch.choose_targets(horizon=1)
+        wanted = self._choose(batch, horizon=1)
+        return wanted.targets, wanted.weights
 
     def choose(self, batch: Batch) -> Wanted:
-        return Wanted(batch, *batch.choose_targets(self.settings.target_horizon))
+        return self._choose(batch, self.settings.target_horizon)
+
+    def _choose(self, batch: Batch, horizon: int) -> Wanted:
+        targets, weights = batch.choose_targets(horizon)
+        if not self.settings.exclude_own_items:
+            return Wanted(batch, targets, weights)
+        new = ranks.find_new(batch, targets)
+        weights = None if weights is None else weights[new]
+        return Wanted(replace(batch, positions=batch.positions[new]), targets[new], weights)
 
     def draw(self, global_step: int) -> Negatives | None:
         """Negatives of one step, as one rank with all ranks' batches would draw them."""
@@ -84,9 +94,9 @@ class NextItem(Objective):
     def validate(
         self, model: SequenceTransformer, batches: Iterable[Batch], communicator: Communicator
     ) -> dict[str, float]:
-        return ranks.validate(
-            model, batches, communicator, self.device, self.settings.exclude_own_items
-        )
+        exclude = self.settings.exclude_own_items
+        find_targets = ranks.new_items if exclude else ranks.next_items
+        return ranks.validate(model, batches, communicator, self.device, exclude, find_targets)
 
     def sum_losses(
         self, model: SequenceTransformer, wanted: Wanted, drawn: Negatives | None

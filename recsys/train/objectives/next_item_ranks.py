@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -64,6 +65,19 @@ def average_figures(sums: Tensor, communicator: Communicator) -> dict[str, float
 def next_items(batch: Batch) -> tuple[Batch, Tensor]:
     """The batch, and the item after each of its positions, int64 [positions]."""
     return batch, batch.items[:, 1:].flatten()[batch.positions]
+
+
+def new_items(batch: Batch) -> tuple[Batch, Tensor]:
+    """As ``next_items``, where the user has not had the item before: lists have no other ones."""
+    targets = next_items(batch)[1]
+    new = find_new(batch, targets)
+    return replace(batch, positions=batch.positions[new]), targets[new]
+
+
+def find_new(batch: Batch, targets: Tensor) -> Tensor:
+    """Whether the target of each position is none of the window's items up to it, bool."""
+    before = _items_before(batch, slice(None)).items
+    return (before != targets[:, None]).all(dim=1)
 
 
 def _items_before(batch: Batch, chunk: slice) -> Excluded:

@@ -41,6 +41,7 @@ class Pretraining(NextItem):
 
     def choose(self, batch: Batch) -> PretrainingWanted:
         terms, wanted = self.settings.pretraining, super().choose(batch)
+        batch = wanted.batch
         masked = views = None
         if terms.masked_weight > 0:
             masked = (torch.rand(len(batch.positions)) < terms.masked_share).nonzero()[:, 0]

@@ -252,8 +252,8 @@ class Train(Section):
         "null counts all alike",
     )
     exclude_own_items: bool = Field(
-        description="lists leave out what a user had, so in the loss and in validation the items "
-        "that a user has had are neither targets again nor alternatives to one"
+        description="lists leave out what a user had, so in the loss and in validation of next "
+        "items those of the window are neither targets again nor alternatives to one"
     )
     loss: Literal["auto", "softmax", "sampled_softmax", "gbce"] = Field(
         description="auto is the softmax over all items, above sampled_softmax_above_items the "

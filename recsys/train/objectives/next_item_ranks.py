@@ -75,7 +75,11 @@ def new_items(batch: Batch) -> tuple[Batch, Tensor]:
 
 
 def find_new(batch: Batch, targets: Tensor) -> Tensor:
-    """Whether the target of each position is none of the window's items up to it, bool."""
+    """Whether each position's target is none of the window's items up to it, bool [positions].
+
+    Args:
+        targets: item_idx, int64 [positions].
+    """
     before = _items_before(batch, slice(None)).items
     return (before != targets[:, None]).all(dim=1)
 

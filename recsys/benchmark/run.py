@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from recsys.ranking.histories import Histories
 from recsys.score.ranker import rank_histories
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
+from recsys.train.pretrain import make_pretraining_job
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ def run_sequences(
     if parts.left_out:
         log.warning("%d users with fewer than three events are left out", parts.left_out)
     job = make_job(path, attributes, data, parts, settings, work)
+    if settings.train.pretraining.enabled:
+        first = launch_training(make_pretraining_job(job, job.table))
+        job = replace(job, start_from=first.bundle_dir)
     trained = launch_training(job)
     figures = {part: evaluate(trained.bundle_dir, parts, part, data.num_items) for part in PARTS}
     seconds = time.perf_counter() - started

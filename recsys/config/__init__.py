@@ -19,6 +19,7 @@ from recsys.config.generate import Generate
 from recsys.config.lake import Gold
 from recsys.config.lists import Als, Evaluate, Score
 from recsys.config.loading import conf_dir, describe_settings, load_settings, local_lake_path
+from recsys.config.pretraining import derive_pretraining
 from recsys.config.rules import RUN_DATE, Filter, Pin, Rules
 from recsys.config.section import Section
 from recsys.config.settings import Settings
@@ -60,6 +61,7 @@ __all__ = [
     "Train",
     "conf_dir",
     "conf_with",
+    "derive_pretraining",
     "describe_settings",
     "group_by_section",
     "load_settings",

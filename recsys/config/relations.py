@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys.config.parallel import check_pipeline
+from recsys.config.pretraining import derive_pretraining
 from recsys.config.rules import check_rules
 from recsys.config.training import FINE_TUNING, TASKS
 
@@ -24,6 +25,7 @@ def check_relations(settings: Settings) -> None:
     check_pipeline(settings)
     _check_task(settings)
     _check_start(settings)
+    _check_pretraining(settings)
 
 
 def _check_shapes(settings: Settings) -> None:
@@ -126,3 +128,28 @@ def _check_start(settings: Settings) -> None:
             "train.start_from=champion can't go with model.attributes=true: the words of "
             "attributes are numbered anew each night; set one of them off"
         )
+
+
+def _check_pretraining(settings: Settings) -> None:
+    """A training before the night's own can be made, and is not one already."""
+    train = settings.train
+    if not train.pretraining.enabled:
+        return
+    enabled = "train.pretraining.enabled=true"
+    if settings.task == "pretraining":
+        raise ValueError(
+            f"{enabled} pre-trains for another task: set train.task to "
+            f"{', '.join(name for name in TASKS['transformer'] if name != 'pretraining')}, or "
+            "enabled to false"
+        )
+    if train.start_from:
+        raise ValueError(
+            f"{enabled} is what a training starts from: set train.start_from to null, not "
+            f"{train.start_from}"
+        )
+    if settings.model.kind != "transformer":
+        raise ValueError(f"{enabled} needs model.kind=transformer, not {settings.model.kind}")
+    try:
+        check_relations(derive_pretraining(settings))
+    except ValueError as error:
+        raise ValueError(f"{enabled}: {error}") from None

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from recsys.config.exchange import Exchange
 from recsys.config.parallel import Parallel
+from recsys.config.pretraining import Pretraining
 from recsys.config.section import Section
 
 
@@ -84,23 +85,6 @@ class Model(Section):
     )
 
 
-class Pretraining(Section):
-    masked_weight: float = Field(
-        ge=0, description="of items hidden from a pass that sees both sides; next item has 1"
-    )
-    masked_share: float = Field(gt=0, lt=1, description="share of next items that it hides")
-    contrastive_weight: float = Field(
-        ge=0, description="of telling two views of a window from other windows"
-    )
-    temperature: float = Field(gt=0, description="cosines of views are divided by it")
-    crop_share: float = Field(gt=0, le=1, description="share of a window that a cropped view keeps")
-    view_mask_share: float = Field(ge=0, lt=1, description="share of items that a view hides")
-    reorder_share: float = Field(ge=0, le=1, description="share of a window that a view shuffles")
-    attribute_weight: float = Field(
-        ge=0, description="of the attributes of the next item (needs model.attributes)"
-    )
-
-
 class Ranker(Section):
     enabled: bool = Field(
         description="train a click ranker beside the model, which puts the first items of its "
@@ -143,7 +127,7 @@ class Train(Section):
         "interaction",
         "click_ranking",
     ] = Field(description="what is learned; auto is the first that the kind of model can learn")
-    pretraining: Pretraining = Field(description="terms beside next_item (task pretraining)")
+    pretraining: Pretraining = Field(description="learning from all behaviour, without labels")
     label_share: float = Field(
         gt=0,
         le=1,

@@ -10,8 +10,8 @@ from pathlib import Path
 from recsys import schemas
 from recsys.config import Settings, local_lake_path
 
-_NIGHT = re.compile(r"(\d{4}-\d{2}-\d{2})-[0-9a-f]{12}")
-"""A night's checkpoints: its date and the first letters of its fingerprint."""
+_NIGHT = re.compile(r"(\d{4}-\d{2}-\d{2})-[0-9a-f]{12}(-ranker|-pretraining)?")
+"""Checkpoints of a night: its date, the first letters of its fingerprint, a second training."""
 _LOG_TEMPORARY = re.compile(r"\..+\.tmp(\.crc)?")
 
 

@@ -53,6 +53,7 @@ def derive_settings(settings: Settings) -> Settings:
     train = {
         "task": "click_ranking",
         "label_share": 1.0,
+        "pretraining": settings.train.pretraining.model_copy(update={"enabled": False}),
         "start_from_popularity": True,  # it is one of the ranker's features
         "learning_rate": ranker.learning_rate,
         "weight_decay": ranker.weight_decay,

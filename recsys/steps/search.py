@@ -100,7 +100,7 @@ def search_settings(
         trials, timeout_seconds, say: see ``run_search``.
 
     Raises:
-        ConfigError: the settings name a model to start from.
+        ConfigError: the settings name a model to start from, or pre-training.
         LakeError: build_gold has not run for this date.
         ConflictError: another process runs this search.
         TrainingError, TrackingError: see ``run_search`` and ``launch_training``.
@@ -111,6 +111,12 @@ def search_settings(
             "a search trains from chance, so that trials can be compared",
             where=f"train.start_from={settings.train.start_from}",
             do="search with train.start_from=null",
+        )
+    if settings.train.pretraining.enabled:
+        raise ConfigError(
+            "a search has one training a trial",
+            where="train.pretraining.enabled=true",
+            do="search with train.pretraining.enabled=false",
         )
     content = f"{fingerprint_of(context, TRAIN)} {sorted(map(repr, space.items()))}"
     name = f"{context.run_date}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

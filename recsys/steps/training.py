@@ -27,6 +27,7 @@ from recsys.steps.start import describe_start, find_start, forget_start, learn_o
 from recsys.steps.tracking import tracking_uri
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.launch import find_result, launch_training
+from recsys.train.pretrain import make_pretraining_job
 
 LINK_SETTINGS = {f"model.{name}" for name in (
     "attributes", "neighbor_weight", "neighbors", "neighbor_window"
@@ -108,6 +109,11 @@ def _train(context: Context) -> Outcome:
     if job.table.name not in plan.read:
         written[job.table.name] = job.table.version
     job = dataclasses.replace(job, table_versions={**plan.read, **written})
+    first = None
+    if context.settings.train.pretraining.enabled:
+        first = launch(context, _make_pretraining_job(context, job))
+        tags = {**job.tags, "start_from": "pre-training"}
+        job = dataclasses.replace(job, start_from=first.bundle_dir, tags=tags)
     ranker = None
     if context.settings.ranker.enabled:
         ranker = launch(context, make_ranker_job(context, job, context.force))
@@ -129,13 +135,34 @@ def _train(context: Context) -> Outcome:
             "seconds": f"{result.seconds:.2f}",
             "item_links": str(plan.item_links),
             "user_links": str(plan.user_links),
-            "start_from": start.name if start and job.start_from else "chance",
+            "start_from": job.tags.get("start_from", "chance"),
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
+            **_describe_pretraining(first),
             **describe_ranker(ranker),
         },
         tables_read=plan.read,
         tables_written=written,
     )
+
+
+def _make_pretraining_job(context: Context, job: TrainingJob) -> TrainingJob:
+    windows = context.written("build_gold", schemas.GOLD_TRAINING_SEQUENCES)
+    made = make_pretraining_job(job, pin_training_table(context.lake, windows))
+    if context.force:
+        shutil.rmtree(made.checkpoint_dir, ignore_errors=True)
+    return made
+
+
+def _describe_pretraining(result: TrainingResult | None) -> dict[str, str]:
+    """Details of the step: of the training before its own, ``pretraining`` in front."""
+    if result is None:
+        return {}
+    figures = {name.removeprefix("validation_"): v for name, v in result.metrics.items()}
+    return {
+        "pretraining epochs": str(result.epochs),
+        "pretraining seconds": f"{result.seconds:.2f}",
+        **{f"pretraining {name}": f"{value:.4f}" for name, value in figures.items()},
+    }
 
 
 def _pin_table(context: Context, read: Mapping[str, int]) -> schemas.PinnedTable:

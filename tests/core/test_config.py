@@ -74,6 +74,9 @@ def test_every_field_has_a_meaning() -> None:
     assert [key for key, _, _, meaning in describe_settings() if not meaning] == []
 
 
+FIRST = "train.pretraining.enabled=true"
+
+
 @pytest.mark.parametrize("name", CONF_FILES)
 def test_shipped_conf_files_load(name: str) -> None:
     assert load_settings(name).score.n >= 1
@@ -175,6 +178,11 @@ def test_bad_value_names_the_layer_that_won(tmp_path: Path) -> None:
         (["train.launcher=single", "train.ranks=2"], "train.launcher=single needs train.ranks=1, "
          "not 2"),
         (["generate.users=10", "generate.categories=20"], "generate.users"),
+        ([FIRST, "train.task=pretraining"], "set train.task to next_item, purchase, click, rating"),
+        ([FIRST, "train.start_from=champion"], "set train.start_from to null, not champion"),
+        ([FIRST, "model.kind=two_tower"], f"{FIRST} needs model.kind=transformer, not two_tower"),
+        ([FIRST, "train.parallel.pipeline_stages=2"],
+         f"{FIRST}: train.parallel.pipeline_stages=2 can't go with train.task=pretraining"),
     ],
 )  # fmt: skip
 def test_rules_between_fields_name_both_sides(overrides: list[str], relation: str) -> None:

@@ -45,7 +45,8 @@ CHANGES = (
 
 def test_the_ranker_s_settings_are_allowed_whatever_the_model_learns() -> None:
     changes = ("train.task=purchase", "model.head=linear", "train.label_share=0.5")
-    for given in ((), changes, ("model.kind=matrix_factorization",)):
+    pretrained = ("train.pretraining.enabled=true",)
+    for given in ((), changes, pretrained, ("model.kind=matrix_factorization",)):
         settings = load_settings(None, ["ranker.enabled=true", "ranker.max_epochs=4", *given])
         derived = Settings.model_validate(derive_settings(settings).model_dump(mode="json"))
         assert (derived.task, derived.train.max_epochs) == ("click_ranking", 4)

@@ -175,6 +175,9 @@ def test_old_checkpoints_and_half_files_go(tmp_path: Path) -> None:
     own = load_settings(None, [f"lake.root={tmp_path}"])
     made = {
         "_checkpoints/2026-01-01-0123456789ab/bundle/weights": True,
+        "_checkpoints/2026-01-01-0123456789ab-ranker/result.json": True,
+        "_checkpoints/2026-01-01-0123456789ab-pretraining/bundle/weights": True,
+        "_checkpoints/2026-03-05-0123456789ab-ranker/result.json": False,
         "_checkpoints/2026-03-05-0123456789ab/state": False,  # a night that is kept
         "_checkpoints/2026-03-05-0123456789ab/.state.x7": True,
         "_checkpoints/my own folder/file": False,

@@ -33,6 +33,19 @@ SETTINGS = {
 }
 
 
+def write_small_log(spark: Any, folder: Path, *changes: str) -> Any:
+    """A small log below ``folder``; settings of nights on it, in this process."""
+    from recsys.config import load_settings
+    from recsys.generate import generate_log
+
+    conf = folder / "small.yaml"
+    conf.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    places = [f"lake.root={folder}/lake", f"input.path={folder}/log"]
+    settings = load_settings(conf, [*changes, *places])
+    generate_log(spark, settings.generate, settings.input.path, DATES[-1])
+    return settings
+
+
 class Nights:
     """A generated log, a lake, and the command that runs nights on them in its own process."""
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
-import yaml
 from pyspark.sql import SparkSession
 
 from recsys.bundle import load_bundle
-from recsys.config import load_settings
 from recsys.errors import ConfigError
-from recsys.generate import generate_log
 from recsys.lake.formats import load_format
 from recsys.lake.publish import live_lists
 from recsys.lake.tables import Lake
@@ -23,11 +19,10 @@ from recsys.steps.night import ALL_STEPS
 from recsys.steps.runner import run_night
 from recsys.steps.search import search_settings
 from recsys.steps.tracking import open_tracking
-from tests.e2e.small_night import SETTINGS
+from tests.e2e.small_night import DATES, write_small_log
 
 pytestmark = pytest.mark.spark
 
-DAY = date(2026, 1, 3)
 # The second training moves nothing, so that its weights show what it began with.
 CHANGES = (
     "train.launcher=single", "train.ranks=1", "train.pretraining.enabled=true",
@@ -38,13 +33,9 @@ CHANGES = (
 
 @pytest.fixture(scope="module")
 def context(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Context:
-    folder = tmp_path_factory.mktemp("pretrained")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    places = [f"lake.root={folder}/lake", f"input.path={folder}/log"]
-    settings = load_settings(folder / "small.yaml", [*CHANGES, *places])
-    generate_log(spark, settings.generate, f"{folder}/log", DAY)
+    settings = write_small_log(spark, tmp_path_factory.mktemp("pretrained"), *CHANGES)
     lake = Lake(spark, settings)
-    return Context(settings, load_format("generated"), DAY, lake, say=lambda _: None)
+    return Context(settings, load_format("generated"), DATES[-1], lake, say=lambda _: None)
 
 
 def test_what_is_published_began_with_what_was_learned_without_labels(context: Context) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.bundle import load_bundle, load_for_scoring, load_ranker
 from recsys.config import Settings, load_settings
-from recsys.generate import generate_log
 from recsys.lake.formats import load_format
 from recsys.lake.operations import StageRun
 from recsys.lake.publish import live_lists
@@ -31,11 +28,10 @@ from recsys.steps.night import ALL_STEPS
 from recsys.steps.ranker import derive_settings
 from recsys.steps.runner import run_night
 from recsys.steps.tracking import open_tracking
-from tests.e2e.small_night import SETTINGS
+from tests.e2e.small_night import DATES, write_small_log
 
 pytestmark = pytest.mark.spark
 
-DAY = date(2026, 1, 3)
 CHANGES = (
     "train.launcher=single", "train.ranks=1", "train.max_epochs=1", "ranker.enabled=true",
     "ranker.candidates=15", "ranker.max_epochs=2", "ranker.dims=4", "ranker.hidden=[8]",
@@ -64,7 +60,7 @@ class Night:
 
     def run(self) -> list[str]:
         context = Context(
-            self.lake.settings, load_format("generated"), DAY, self.lake, say=self.said.append
+            self.lake.settings, load_format("generated"), DATES[-1], self.lake, say=self.said.append
         )
         self.runs.update(run_night(context, ALL_STEPS))
         return self.said
@@ -72,11 +68,7 @@ class Night:
 
 @pytest.fixture(scope="module")
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
-    folder = tmp_path_factory.mktemp("ranked")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    places = [f"lake.root={folder}/lake", f"input.path={folder}/log"]
-    settings = load_settings(folder / "small.yaml", [*CHANGES, *places])
-    generate_log(spark, settings.generate, f"{folder}/log", DAY)
+    settings = write_small_log(spark, tmp_path_factory.mktemp("ranked"), *CHANGES)
     made = Night(Lake(spark, settings), {}, [])
     made.run()
     return made

@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 RECSYS := .venv/bin/recsys
+PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 LAKE ?= ./lake
 INPUT ?=
@@ -17,7 +18,7 @@ LOCK_ARGS ?=
 
 conf_option = $(if $(CONF),--conf '$(CONF)')
 
-.PHONY: help setup airflow-setup cluster-setup stores-setup peers-setup run test test-cluster stress lint lint-fix bench mlflow lock clean clean-all
+.PHONY: help setup airflow-setup cluster-setup stores-setup peers-setup run test test-long test-cluster stress lint lint-fix bench mlflow lock clean clean-all
 
 help: ## list these commands
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -49,8 +50,11 @@ else
 	@$(RECSYS) nightly --input '$(INPUT)' --format '$(FORMAT)' --date '$(DATE)' --lake '$(LAKE)' --summary $(conf_option)
 endif
 
-test: setup airflow-setup stores-setup ## all tests; some of them: PYTEST_ARGS="-m core" or a path
-	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: setup airflow-setup stores-setup ## tests of everything; some of them: PYTEST_ARGS="-m core" or a path
+	@$(PYTEST) $(PYTEST_ARGS)
+
+test-long: setup airflow-setup stores-setup ## the tests of minutes each, which 'make test' leaves out
+	@$(PYTEST) -m 'long and not stress' $(PYTEST_ARGS)
 
 test-cluster: cluster-setup ## nights on a Spark cluster, with lakes in a folder, S3 and HDFS
 	@$(PY) -m pytest -m cluster tests/cluster $(PYTEST_ARGS)

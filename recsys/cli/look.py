@@ -128,7 +128,7 @@ def runs(options: argparse.Namespace) -> None:
     for name in ("night", "version", "status", "seconds", *metrics, "run"):
         table.add_column(name)
     for run in found:
-        version = f"{run['version']} {run['alias']}".strip()
+        version = f"{run['version']} {run['alias']}".strip() or run["tags"].get("training", "")
         values = [_cell(run["metrics"].get(key)) for key in metrics.values()]
         table.add_row(
             run["run_date"], version, run["status"].lower(), _cell(run["seconds"]), *values,

@@ -10,6 +10,7 @@ import torch
 from pyspark.sql import SparkSession
 
 from recsys.bundle import load_bundle
+from recsys.cli.main import main
 from recsys.errors import ConfigError
 from recsys.lake.formats import load_format
 from recsys.lake.publish import live_lists
@@ -55,7 +56,9 @@ def test_what_is_published_began_with_what_was_learned_without_labels(context: C
     assert live_lists(context.lake).count() > 0
 
 
-def test_both_trainings_are_runs_in_mlflow(context: Context) -> None:
+def test_both_trainings_are_runs_in_mlflow(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracking = open_tracking(context.settings)
     client = mlflow.MlflowClient(tracking.uri)
     experiment = client.get_experiment_by_name(context.settings.tracking.experiment)
@@ -66,8 +69,11 @@ def test_both_trainings_are_runs_in_mlflow(context: Context) -> None:
         "pretraining",
     ]
     assert sorted(run.params["train.task"] for run in runs) == ["pretraining", "purchase"]
+    with pytest.raises(SystemExit):
+        main(["runs", "--lake", context.settings.lake.root])
+    assert "pretraining" in capsys.readouterr().out
 
 
-def test_a_search_says_that_it_trains_once(context: Context, tmp_path: Path) -> None:
+def test_a_search_says_that_it_trains_once(context: Context) -> None:
     with pytest.raises(ConfigError, match="one training a trial"):
         search_settings(context, {}, 1, None, lambda _: None)

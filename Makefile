@@ -50,10 +50,10 @@ else
 	@$(RECSYS) nightly --input '$(INPUT)' --format '$(FORMAT)' --date '$(DATE)' --lake '$(LAKE)' --summary $(conf_option)
 endif
 
-test: setup airflow-setup stores-setup ## tests of everything; some of them: PYTEST_ARGS="-m core" or a path
+test: setup airflow-setup stores-setup ## tests of every part, in minutes; some: PYTEST_ARGS="-m core" or a path
 	@$(PYTEST) $(PYTEST_ARGS)
 
-test-long: setup airflow-setup stores-setup ## the tests of minutes each, which 'make test' leaves out
+test-long: setup airflow-setup stores-setup ## the others: kills, races, nights of every kind; half an hour
 	@$(PYTEST) -m 'long and not stress' $(PYTEST_ARGS)
 
 test-cluster: cluster-setup ## nights on a Spark cluster, with lakes in a folder, S3 and HDFS

@@ -182,6 +182,7 @@ def test_a_night_publishes_a_list_for_every_user(
     assert {len(row[schemas.RECOMMENDATIONS]) for row in lists.collect()} == {10}
 
 
+@pytest.mark.long
 def test_a_failed_step_says_why_and_publishes_nothing(airflow: Airflow, tmp_path: Path) -> None:
     missing = tmp_path / "no logs"
     env = {

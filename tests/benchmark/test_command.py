@@ -15,7 +15,7 @@ import pytest
 from recsys.benchmark.measure import measure
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 USERS, ITEMS = 300, 60
 SMALL = [

@@ -17,7 +17,7 @@ from recsys.config import load_settings
 from recsys.errors import ConfigError
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 
 def test_one_and_two_ranks_give_json_a_picture_and_a_run(tmp_path: Path) -> None:

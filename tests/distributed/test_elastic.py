@@ -30,7 +30,7 @@ from tests.distributed.processes import (
 )
 from tests.training_tables import Windows, make_job, make_table, memory_feed
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 SETTINGS = (
     "train.max_epochs=6", "train.patience=6", "train.learning_rate=0.02", "model.dims=32",

@@ -24,7 +24,7 @@ from tests.distributed.processes import assert_no_ranks_left, environment, plan_
 from tests.distributed.stages import LENGTHS, ROWS, RUNS, STEPS, split_over
 from tests.training_tables import ITEMS, RecordingTracker, make_job, make_table
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 HOROVODRUN = [sys.executable, "-m", "horovod.runner.launch", "--gloo", "--network-interface", "lo"]
 DIMS = 16

@@ -170,7 +170,14 @@ def test_a_rank_that_waits_leaves_its_processor_to_others(
     assert reports["waiting", 2, 0] < 0.25  # it was nearly 1 where there are as many processors
 
 
-@pytest.mark.parametrize("exchange", ["compression=none", "compression=int8", "tables=sharded"])
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        "compression=none",
+        pytest.param("compression=int8", marks=pytest.mark.long),
+        pytest.param("tables=sharded", marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_rank_is_named_and_a_rerun_ends_as_if_nothing_had_happened(
     table: PinnedTable, tmp_path: Path, capfd: pytest.CaptureFixture[str], exchange: str
 ) -> None:

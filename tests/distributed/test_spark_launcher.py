@@ -22,7 +22,7 @@ from tests.cluster.clusters import running_services
 from tests.conftest import REPOSITORY
 from tests.training_tables import make_job, make_table
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 
 SPARK = ("train.launcher=spark", "train.ranks=2")
 

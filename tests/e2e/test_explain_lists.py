@@ -13,7 +13,7 @@ from recsys.cli.main import main
 from tests.e2e.shell import Shell
 from tests.e2e.test_search import SMALL, build_gold, write_log
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 def test_a_scoring_is_explained_before_it_begins(

@@ -85,6 +85,7 @@ def test_the_gate_compares_lists_and_models_with_what_was_before(
     assert sorted(page.stem for page in pages) == [first, last]
 
 
+@pytest.mark.long
 def test_running_again_changes_nothing(spark: Any, two_nights: Nights) -> None:
     before = read_state(spark, two_nights.lake)
     output = two_nights.run(DATES[-1], "--nights", str(len(DATES)))
@@ -92,6 +93,7 @@ def test_running_again_changes_nothing(spark: Any, two_nights: Nights) -> None:
     assert read_state(spark, two_nights.lake) == before
 
 
+@pytest.mark.long
 def test_forcing_the_last_night_gives_the_same_lists(spark: Any, two_nights: Nights) -> None:
     before = read_state(spark, two_nights.lake)
     output = two_nights.run(DATES[-1], "--force")
@@ -100,6 +102,7 @@ def test_forcing_the_last_night_gives_the_same_lists(spark: Any, two_nights: Nig
     assert {name for name in before if before[name] != after[name]} == set()
 
 
+@pytest.mark.long
 def test_a_rollback_brings_back_lists_and_model(
     spark: Any, two_nights: Nights, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_rollback_brings_back_lists_and_model(
     assert read_state(spark, two_nights.lake) == before
 
 
+@pytest.mark.long
 def test_killed_in_every_stage_ends_in_the_same_state(spark: Any, two_nights: Nights) -> None:
     wanted = read_state(spark, two_nights.lake)
     two_nights.go_back_to_the_copy()

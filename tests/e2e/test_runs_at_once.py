@@ -18,7 +18,7 @@ from tests.rounds import ROUNDS
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.test_incremental import some_records, to_logs
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 def start(root: Path, logs: Path, dates: Sequence[date]) -> subprocess.Popen[str]:

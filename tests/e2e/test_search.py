@@ -13,7 +13,7 @@ from recsys.config import load_settings
 from tests.e2e.shell import Shell
 from tests.spark.tiny_logs import DAY, event, write_json
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SMALL = [
     "gold.sequence_length=8", "gold.length_buckets=[8]", "gold.min_row_groups=1",

@@ -16,7 +16,7 @@ from tests.spark.scored_again import TODAY, as_earlier, score
 from tests.spark.scored_lists import NIGHT, sequence_row
 from tests.spark.scored_lists import Scored as Lists
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def change_some(lists: Lists) -> Versions:

@@ -28,7 +28,7 @@ from tests.e2e.small_night import forget_tables
 from tests.spark.etl_nights import DAILY, DAYS, SMALL, STEPS, Etl, content
 from tests.spark.tiny_logs import event
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 GONE = ("ann", "cid")
 WITH_PSEUDONYMS = [text for text in SMALL if "pseudonyms" not in text]

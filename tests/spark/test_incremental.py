@@ -18,7 +18,7 @@ from tests.rounds import ROUNDS
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.tiny_logs import event
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 Order = list[tuple[int, bool]]
 

@@ -15,7 +15,7 @@ from recsys.lake.tables import Lake
 from tests.spark.etl_nights import DAYS, SMALL, Etl
 from tests.spark.tiny_logs import event
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def test_what_comes_late_or_too_often(make_lake: Callable[..., Lake], tmp_path: Path) -> None:

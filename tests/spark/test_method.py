@@ -17,7 +17,7 @@ from tests.spark.scored_again import TODAY, as_earlier, score
 from tests.spark.scored_lists import NIGHT
 from tests.spark.scored_lists import Scored as Lists
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 APPROXIMATE = ("score.method=approximate", "score.recall=0.8")
 

@@ -19,7 +19,7 @@ from recsys.steps.context import Context
 from recsys.steps.etl import BUILD_GOLD, BUILD_SILVER, INGEST
 from recsys.steps.runner import run_night
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 LEGACY = Path(__file__).resolve().parent.parent / "legacy"
 

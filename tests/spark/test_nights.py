@@ -17,7 +17,7 @@ from recsys.steps.etl import BUILD_SILVER, INGEST
 from recsys.steps.runner import run_night
 from tests.spark.tiny_logs import DAY, event, log_format, write_json
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 DAYS = [DAY + timedelta(days=n) for n in range(3)]
 DAILY = log_format(layout="daily", files="dt={date}/*.json")

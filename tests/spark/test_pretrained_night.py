@@ -22,7 +22,7 @@ from recsys.steps.search import search_settings
 from recsys.steps.tracking import open_tracking
 from tests.e2e.small_night import DATES, write_small_log
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 # The second training moves nothing, so that its weights show what it began with.
 CHANGES = (

@@ -30,7 +30,7 @@ from recsys.steps.runner import run_night
 from recsys.steps.tracking import open_tracking
 from tests.e2e.small_night import DATES, write_small_log
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 CHANGES = (
     "train.launcher=single", "train.ranks=1", "train.max_epochs=1", "ranker.enabled=true",

@@ -31,7 +31,7 @@ from recsys.steps.runner import fingerprint_of, run_night
 from recsys.steps.tracking import open_tracking
 from tests.spark.rules_night import DAY, N, Night, check_entries, names_of, run_rules_night
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

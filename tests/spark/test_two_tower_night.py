@@ -28,7 +28,7 @@ from recsys.steps.training import TRAIN
 from tests.spark.etl_nights import DAYS
 from tests.spark.tiny_logs import event, log_format, write_json
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 # XXH64 (seed 42) of segment=a, segment=b and of kind=a, kind=b, modulo 64; users' count from 1.
 USER_CODES, ITEM_CODES = {37 + 1, 7 + 1}, {15, 19}

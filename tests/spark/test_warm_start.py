@@ -22,7 +22,7 @@ from recsys.steps.training import TRAIN
 from tests.spark.etl_nights import DAILY
 from tests.spark.tiny_logs import DAY, event, write_json
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 DAYS = [DAY + timedelta(days=n) for n in range(3)]
 USERS = 24

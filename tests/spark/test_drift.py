@@ -23,7 +23,7 @@ from recsys.steps.etl import BUILD_SILVER, INGEST
 from recsys.steps.runner import run_night
 from tests.spark.tiny_logs import DAY, NUMBERED, csv_format, event, log_format, write_json
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 NEXT = DAY + timedelta(days=1)
 Records = list[dict[str, Any]]

@@ -58,8 +58,16 @@ class OneProcessAFile(LoadFileScheduling):
         return USERS_OF_TWO_NIGHTS[0] if scope in USERS_OF_TWO_NIGHTS else scope
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that the other process is not idle at the end."""
+ON_DEMAND = ("long", "stress", "cluster")
+"""Markers of tests that run only where ``-m`` names one of these."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is on demand goes; the longest first, so that no process is idle at the end."""
+    if not any(marker in config.option.markexpr for marker in ON_DEMAND):
+        left = {item for item in items if any(map(item.get_closest_marker, ON_DEMAND))}
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in USERS_OF_TWO_NIGHTS)
 
 

@@ -18,7 +18,8 @@ def explain_training(context: Context) -> Forecast:
     """Pin what the night would train on, time a few steps on its ranks, and reckon an epoch.
 
     The tables that its model needs besides are written, as the training would; nothing is trained,
-    tracked or recorded. A training from the champion costs the same a step.
+    tracked or recorded. A training from the champion costs the same a step; of
+    two trainings (train.pretraining.enabled) it is the second.
 
     Raises:
         LakeError: build_gold of this night has not run, or left nothing to train on.

@@ -11,7 +11,7 @@ from recsys import schemas
 from recsys.config import Settings
 from recsys.lake.pinning import pin_training_table
 from recsys.steps.context import Context
-from recsys.train.job import TrainingJob, TrainingResult
+from recsys.train.job import TrainingJob
 
 
 def ranker_settings(context: Context) -> str:
@@ -75,15 +75,4 @@ def read_metrics(details: Mapping[str, str]) -> dict[str, float]:
         name.replace(" ", "_"): float(value)
         for name, value in details.items()
         if name.startswith("ranker ")
-    }
-
-
-def describe_ranker(result: TrainingResult | None) -> dict[str, str]:
-    """Details of the step: epochs and validation figures, ``ranker`` in front; none without one."""
-    if result is None:
-        return {}
-    figures = {name.removeprefix("validation_"): v for name, v in result.metrics.items()}
-    return {
-        "ranker epochs": str(result.epochs),
-        **{f"ranker {name}": f"{value:.4f}" for name, value in figures.items()},
     }

@@ -21,7 +21,7 @@ from recsys.lake.staging import stage_files
 from recsys.lake.tables import Commit
 from recsys.lake.user_links import pin_user_links, write_user_links
 from recsys.steps.context import Context, Outcome, Step
-from recsys.steps.ranker import describe_ranker, make_ranker_job, ranker_settings
+from recsys.steps.ranker import make_ranker_job, ranker_settings
 from recsys.steps.runner import fingerprint_of
 from recsys.steps.start import describe_start, find_start, forget_start, learn_online, start_from
 from recsys.steps.tracking import tracking_uri
@@ -137,8 +137,8 @@ def _train(context: Context) -> Outcome:
             "user_links": str(plan.user_links),
             "start_from": job.tags.get("start_from", "chance"),
             **{name: f"{value:.4f}" for name, value in result.metrics.items()},
-            **_describe_pretraining(first),
-            **describe_ranker(ranker),
+            **_describe_other("pretraining", first),
+            **_describe_other("ranker", ranker),
         },
         tables_read=plan.read,
         tables_written=written,
@@ -153,15 +153,14 @@ def _make_pretraining_job(context: Context, job: TrainingJob) -> TrainingJob:
     return made
 
 
-def _describe_pretraining(result: TrainingResult | None) -> dict[str, str]:
-    """Details of the step: of the training before its own, ``pretraining`` in front."""
+def _describe_other(name: str, result: TrainingResult | None) -> dict[str, str]:
+    """Details of the step: epochs and figures of a training beside its own, ``name`` in front."""
     if result is None:
         return {}
-    figures = {name.removeprefix("validation_"): v for name, v in result.metrics.items()}
+    figures = {key.removeprefix("validation_"): v for key, v in result.metrics.items()}
     return {
-        "pretraining epochs": str(result.epochs),
-        "pretraining seconds": f"{result.seconds:.2f}",
-        **{f"pretraining {name}": f"{value:.4f}" for name, value in figures.items()},
+        f"{name} epochs": str(result.epochs),
+        **{f"{name} {key}": f"{value:.4f}" for key, value in figures.items()},
     }
 
 

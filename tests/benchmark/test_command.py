@@ -74,6 +74,20 @@ def test_it_learns_repeats_itself_and_goes_on_from_what_is_there(
         assert first[name] == again[name] == elsewhere[name]
 
 
+def test_a_training_that_moves_nothing_ends_as_its_pre_training(walks: Path) -> None:
+    small = [*SMALL, "train.patience=12"]
+    alone = figures(walks, *small, "train.task=pretraining")
+    first = "train.pretraining"
+    both = figures(
+        walks, *small, f"{first}.enabled=true", f"{first}.learning_rate=0.01",
+        f"{first}.max_epochs=12", f"{first}.patience=12", "train.learning_rate=1e-12",
+        "train.max_epochs=1",
+    )  # fmt: skip
+    assert alone["test"]["ndcg_at_10"] > 0.5
+    assert both["epochs"] == 1
+    assert both["test"] == alone["test"]
+
+
 def test_two_ranks_attributes_and_baselines(walks: Path, tmp_path: Path) -> None:
     attributes = tmp_path / "attributes.json"
     lists = {str(7 * item + 100): [item // 5, 50 + item % 2] for item in range(ITEMS)}

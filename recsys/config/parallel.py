@@ -80,10 +80,6 @@ def check_pipeline(settings: Settings) -> None:
             "none, fp16 or bf16, which hold nothing back",
         ),
         f"train.exchange.rows={exchange.rows}": (exchange.rows == "sparse", "auto or dense"),
-        f"train.loss={train.loss} with train.exchange.tables=sharded": (
-            train.loss == "softmax" and exchange.tables == "sharded",
-            "sampled_softmax or gbce, or replicated tables",
-        ),
     }
     for setting, (is_wanted, allowed) in refused.items():
         if is_wanted:

@@ -36,8 +36,6 @@ TWO = [f"{STAGES}=2", "train.ranks=4", "model.blocks=4"]
         ([*TWO, "train.exchange.compression=int8"],
          "train.exchange.compression=int8; allowed: none, fp16 or bf16"),
         ([*TWO, "train.exchange.rows=sparse"], "train.exchange.rows=sparse; allowed: auto or"),
-        ([*TWO, "train.exchange.tables=sharded", "train.loss=softmax"],
-         "train.loss=softmax with train.exchange.tables=sharded; allowed: sampled_softmax or gbce"),
     ],
 )  # fmt: skip
 def test_a_pipeline_that_other_settings_contradict_is_refused(
@@ -46,6 +44,12 @@ def test_a_pipeline_that_other_settings_contradict_is_refused(
     with pytest.raises(ConfigError) as caught:
         load_settings(None, overrides)
     assert relation in caught.value.what
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "gbce"])
+def test_any_loss_goes_with_a_split_table(loss: str) -> None:
+    train = load_settings(None, [*TWO, "train.exchange.tables=sharded", f"train.loss={loss}"]).train
+    assert (train.loss, train.exchange.tables) == (loss, "sharded")
 
 
 def test_ranks_are_stages_times_readers() -> None:

@@ -32,25 +32,32 @@ from tests.training_tables import (
 STEPS, ROWS, LENGTHS = 7, 18, (9, 9, 17)
 SHAPE = ["model.blocks=5", "model.dropout=0", "train.negatives=30", "train.max_epochs=1"]
 SAMPLED = ["train.loss=sampled_softmax", "train.negative_popularity=0.5"]
+RICH = [
+    "model.positions=relative",
+    "model.time_gaps=true",
+    "model.event_types=true",
+    "model.gated_residuals=true",
+    "train.gradient_accumulation=3",
+    "train.gradient_clip_norm=0.05",
+    "train.weight_decay=0.01",
+]
 KINDS = {
-    "full": [
-        "model.positions=relative",
-        "model.time_gaps=true",
-        "model.event_types=true",
-        "model.gated_residuals=true",
-        "train.exclude_own_items=true",
-        "train.gradient_accumulation=3",
-        "train.gradient_clip_norm=0.05",
-        "train.weight_decay=0.01",
-    ],
+    "full": [*RICH, "train.exclude_own_items=true"],
+    "sharded full": [*RICH, "train.loss=softmax", "train.exchange.tables=sharded"],
     "sampled": [*SAMPLED, "train.exchange.rows=dense"],
     "sharded": [*SAMPLED, "train.exchange.rows=dense", "train.exchange.tables=sharded"],
     "bf16": ["train.exchange.compression=bf16", "train.optimizer=sgd", "train.learning_rate=0.5"],
 }
 RUNS = {
     1: [(name, 1, None) for name in KINDS],
-    2: [("full", 2, 2), ("bf16", 2, 3)],
-    4: [("full", 2, 5), ("sharded", 2, 2), ("sampled", 4, 4)],
+    2: [("full", 2, 2), ("bf16", 2, 3), ("sharded full", 2, 3)],
+    4: [
+        ("full", 2, 5),
+        ("sharded", 2, 2),
+        ("sampled", 4, 4),
+        ("sharded full", 2, 2),
+        ("sharded full", 4, 5),
+    ],
 }
 """By ranks: kind, stages and micro-batches."""
 PROBED = ("bf16", 2)
@@ -120,6 +127,7 @@ def train(folder: Path, ranks: int) -> None:
         sent = trainer.learner.sent_bytes
         content = {"metrics": result.metrics, "losses": tracker.losses, "held": held}
         content |= {"events": result.events, "sent": sent, "bundle": result.bundle_dir}
+        content["sent_until_validation"] = trainer.state.sent_bytes
         if (name, stages) == PROBED:
             probe = run_probe(job, communicator, feed)  # type: ignore[arg-type]
             content["probe"] = asdict(probe)

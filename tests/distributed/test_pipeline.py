@@ -14,6 +14,7 @@ import torch
 from recsys.bundle import load_bundle
 from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
+from recsys.train.batch import make_batch
 from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import SingleProcess
 from recsys.train.job import TrainingJob
@@ -21,7 +22,7 @@ from recsys.train.launch import launch_training
 from recsys.train.loop import run_training
 from recsys.train.worker import make_feed
 from tests.distributed.processes import assert_no_ranks_left, environment, plan_fault
-from tests.distributed.stages import LENGTHS, ROWS, RUNS, STEPS, split_over
+from tests.distributed.stages import KINDS, LENGTHS, ROWS, RUNS, STEPS, DealtFeed, split_over
 from tests.training_tables import ITEMS, RecordingTracker, make_job, make_table
 
 pytestmark = [pytest.mark.distributed, pytest.mark.long]
@@ -102,6 +103,38 @@ def test_states_gradients_and_gathered_weights_are_counted(reports: Reports) -> 
     gathered = owned * (1 + 3)  # an average for all; weights and two moments for a checkpoint
     sent = reports["full", 2, 2][1]["sent"]
     assert sent == 4 * (states + shared + gathered)
+
+
+def test_a_softmax_over_split_items_is_counted(reports: Reports, tmp_path: Path) -> None:
+    """Of two ranks that are two stages and have every other item: the bytes that each sends."""
+    folder_table = make_table(tmp_path, files={9: [4]}, validation={9: [4]}, write=False)[0]
+    job = make_job(tmp_path, folder_table, *KINDS["sharded full"])
+    feed = DealtFeed(job, SingleProcess())
+    batches = [make_batch(rows, None, feed.options.channels) for rows in feed._batches(0, 0)]
+    used = [batch.items.unique() for batch in batches]  # padding is one of them
+    odd = sum(int((items % 2).sum()) for items in used)
+    targets = sum(len(batch.positions) for batch in batches)
+    first, last = reports["sharded full", 2, 2]
+    assert targets == last["events"]
+    states = sum(batch.items[:, 1:].numel() for batch in batches) * DIMS * 4
+    steps = -(-STEPS // 3)
+    shared = steps * 2 * (16 + 32) * 4  # biases by distance and by gap
+    block = 12 * DIMS**2 + 13 * DIMS + 2 * (DIMS**2 + DIMS)  # with its gates
+    # A number for the other rank, and one for each row that it is asked for; rows; gradients.
+    numbers = 8 * STEPS
+    rows_of_first = numbers + 8 * odd + 4 * DIMS * (STEPS + odd)
+    rows_of_last = numbers + 8 * STEPS + 4 * DIMS * (odd + STEPS)  # padding alone
+    # How many targets; of each two numbers, a state with its weight and target, or its gradient.
+    sums = numbers + 8 * targets
+    softmax_of_first, softmax_of_last = 4 * DIMS * targets, 4 * (DIMS + 2) * targets
+    gathered_of_first = 4 * (3 * block + 16 * DIMS + 2 * (16 + 32))
+    gathered_of_last = 4 * (2 * block + 2 * DIMS)
+    assert last["sent_until_validation"] == (
+        states + shared + rows_of_last + sums + softmax_of_last + gathered_of_last
+    )
+    assert first["sent_until_validation"] == (
+        states + shared + rows_of_first + sums + softmax_of_first + gathered_of_first
+    )
 
 
 def test_a_probe_tells_what_a_stage_takes(reports: Reports) -> None:

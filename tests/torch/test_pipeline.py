@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.errors import TrainingError
 from recsys.models import SequenceTransformer
+from recsys.models.losses import full_softmax_loss
 from recsys.train.batch import Batch, make_batch
 from recsys.train.feed import FeedOptions, InMemoryFeed
 from recsys.train.job import TrainingJob
@@ -22,10 +23,12 @@ from recsys.train.objectives import Wanted, choose_channels, make_objective
 from recsys.train.objectives.next_item import NextItem
 from recsys.train.pipeline.gradients import make_stage_gradients
 from recsys.train.pipeline.grid import Grid, deal_blocks
-from recsys.train.pipeline.learner import _check_loss
+from recsys.train.pipeline.late_softmax import LateSoftmax
 from recsys.train.pipeline.micro_batches import split_wanted
 from recsys.train.pipeline.schedule import Pipeline, StagePart
 from recsys.train.pipeline.weights import StageWeights, find_stages
+from recsys.train.sharding.table import ShardedItemTable
+from tests.split_rows import draw, part_of, whole_of
 from tests.thread_ranks import ThreadRank, run_ranks
 from tests.training_tables import ITEMS, make_job, make_table, make_windows, pack_columns
 
@@ -241,11 +244,42 @@ def test_stages_read_the_same_windows_and_share_out_validation(tmp_path: Path) -
     assert sorted(validated) == [3, 4, 5, 6]
 
 
-def test_a_split_table_needs_a_loss_that_samples(tmp_path: Path) -> None:
-    job = make_rich(tmp_path, "train.exclude_own_items=false")
-    model, objective = make_transformer(job), cast(NextItem, make_objective(job, CPU))
-    _check_loss(model, objective)
-    model.item_embedding.sharded = True
-    with pytest.raises(TrainingError, match="needs a loss that samples"):
-        _check_loss(model, objective)
-    assert ITEMS < 200_000  # so loss auto is the one over all items
+@few
+@given(
+    counts=st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=3),
+    weighted=st.booleans(),
+)
+def test_the_late_softmax_is_that_of_all_micro_batches(
+    counts: list[list[int]], weighted: bool
+) -> None:
+    """Targets of each micro-batch of each rank; one without any has an empty batch, or no loss."""
+    table, dims = draw(1, ITEMS + 1, 8), 8
+    states = [draw(2 + rank, sum(own), dims).requires_grad_() for rank, own in enumerate(counts)]
+    targets = [torch.arange(1, 1 + sum(own)) for own in counts]
+    worth = [target / 3 if weighted else None for target in targets]
+
+    def train(rank: ThreadRank) -> tuple[Tensor, Tensor]:
+        own = counts[rank.rank]
+        items = ShardedItemTable(rank, ITEMS, dims)
+        items.weight = torch.nn.Parameter(part_of(table, rank).detach())
+        late = LateSoftmax(items, contextlib.nullcontext)
+        for _ in range(2):  # a batch leaves nothing behind for the next one
+            edges = [sum(own[:number]) for number in range(len(own) + 1)]
+            losses = [late.keep(states[rank.rank][a:b]) for a, b in pairwise(edges)]
+            wanted = Wanted(cast(Any, None), targets[rank.rank], worth[rank.rank])
+            total = late.measure(wanted if own else None, 7.0)
+            for loss in losses:
+                loss.backward()
+        assert items.weight.grad is not None
+        return total, items.weight.grad
+
+    found = run_ranks(len(counts), train)
+    whole, weight = torch.cat(states).detach().requires_grad_(), table.clone().requires_grad_()
+    weights = torch.cat([cast(Tensor, part) for part in worth]) if weighted else None
+    wanted = full_softmax_loss(whole, weight, torch.cat(targets), weights)
+    (2 * wanted / 7.0).backward()
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(sum(total for total, _ in found), wanted.detach(), **close)
+    torch.testing.assert_close(whole_of([part for _, part in found]), weight.grad, **close)
+    gradients = [torch.zeros_like(part) if part.grad is None else part.grad for part in states]
+    torch.testing.assert_close(torch.cat(gradients), whole.grad, **close)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recsys.errors import TrainingError
 from recsys.models import SequenceTransformer
 from recsys.models.sparse_tables import sharded_weights
 from recsys.train.batch import Batch
@@ -39,9 +38,6 @@ class PipelineLearner(Learner):
     those of the stage. For a validation, which all ranks share, averages are gathered on every
     rank, until the next step; for a checkpoint, rank 0 collects weights and moments too. So
     checkpoints and bundles are those of whole models, whoever goes on with them.
-
-    Raises:
-        TrainingError: the item table is split, and the loss is one over all items.
     """
 
     def __init__(self, job: TrainingJob, communicator: Communicator) -> None:
@@ -52,7 +48,6 @@ class PipelineLearner(Learner):
         model, objective = self.model, self.objective
         assert isinstance(model, SequenceTransformer), "the settings see to it"
         assert isinstance(objective, NextItem), "the settings see to it"
-        _check_loss(model, objective)
         grid = self._grid
         self._replica = communicator.split(
             [grid.ranks_of_replica(replica) for replica in range(grid.replicas)]
@@ -211,12 +206,3 @@ class PipelineLearner(Learner):
 
 def _gradients(weights: Iterable[nn.Parameter]) -> list[Tensor]:
     return [weight.grad for weight in weights if weight.grad is not None]
-
-
-def _check_loss(model: SequenceTransformer, objective: NextItem) -> None:
-    if model.item_embedding.sharded and objective.kind == "softmax":
-        raise TrainingError(
-            "train.exchange.tables=sharded in a pipeline needs a loss that samples: all ranks "
-            "score all items together otherwise, and stages are never at the same micro-batch",
-            do="set train.loss=sampled_softmax or gbce, or train.exchange.tables=replicated",
-        )

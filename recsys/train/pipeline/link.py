@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore  # of torch.distributed, for mypy
 
 from recsys.train.communication import Communicator
+from recsys.train.horovod_communication import is_lost_connection
 from recsys.train.pipeline.grid import Grid
 
 _DRIVER = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
@@ -71,7 +72,8 @@ class Link:
         try:
             yield
         except RuntimeError as error:  # of gloo there is no class of its own
-            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            of_link = isinstance(error, dist.DistError) or "gloo" in str(error)
+            if is_lost_connection(error) or not of_link:  # Horovod's: any rank may be gone
                 raise
             ranks = " or ".join(map(str, self._grid.neighbors))
             raise LostStageError(f"the connection to rank {ranks} is lost: {error}") from error

@@ -3,6 +3,9 @@
 torch's ``Schedule1F1B`` says what a stage does when, and carries states and their gradients. All
 stages read the same windows: so masks, times and types are there, and states alone travel.
 
+With the softmax over a split catalogue, all forward passes come before all backward ones instead
+(``ScheduleGPipe``, see ``late_softmax``).
+
 Source: Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training", section 3.2
 (PipeDream-Flush), and section 3.3 for replicas of stages.
 """
@@ -12,11 +15,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.nn import functional
 
 from recsys.models import SequenceTransformer
@@ -24,9 +28,12 @@ from recsys.models.sampled_losses import Negatives
 from recsys.train.objectives import Wanted
 from recsys.train.objectives.next_item import NextItem
 from recsys.train.pipeline.grid import Grid, deal_blocks
+from recsys.train.pipeline.late_softmax import LateSoftmax, LateStage
 from recsys.train.pipeline.link import Link
 from recsys.train.pipeline.micro_batches import split_wanted
+from recsys.train.sharding.table import ShardedItemTable
 
+Schedule = Schedule1F1B | ScheduleGPipe
 _SHAPES_KEPT = 8
 _FLOAT_BYTES = 4
 
@@ -119,8 +126,13 @@ class Pipeline:
     ) -> None:
         self.part, self.objective, self.grid = part, objective, grid
         self._link, self._count = link, micro_batches
-        self._sharded = part.model.item_embedding.sharded
-        self._schedules: dict[tuple[int, int], Schedule1F1B] = {}
+        table = part.model.item_embedding
+        self._sharded = table.sharded
+        self._late: LateSoftmax | None = None
+        if isinstance(table, ShardedItemTable) and objective.kind == "softmax":
+            self._late = LateSoftmax(table, part.autocast)
+        self._schedules: dict[tuple[int, int], Schedule] = {}
+        self._wanted: Wanted | None = None
         self._drawn: Negatives | None = None
         self._divisor = 1.0
         self._total = torch.zeros(())
@@ -146,31 +158,37 @@ class Pipeline:
         if is_empty and not self._sharded:
             return self._total
         self.part.touched = touched = self._touch(wanted, drawn)
+        self._wanted, self._drawn, self._divisor = wanted, drawn, divisor
         if not is_empty:
             parts = split_wanted(wanted, self._count)
             self.part.parts = [
                 dataclasses.replace(part, batch=part.batch.to(device)) for part in parts
             ]
-            self._drawn, self._divisor = drawn, divisor
             with self._link.watched():
                 self._step()
+        elif self._late is not None:  # the other replicas need this rank's items
+            self._measure_late()
         if touched is not None:
             touched.backward()
-        self.part.parts, self.part.touched = [], None
+        self.part.parts, self.part.touched, self._wanted = [], None, None
         return self._total
 
     def _touch(self, wanted: Wanted, drawn: Negatives | None) -> TouchedVectors | None:
-        """Vectors of what the batch holds; at the end of the negatives too, or of all items."""
-        is_first, is_last = self.grid.is_first, self.grid.is_last
-        if not (is_first or is_last or self._sharded):
+        """Vectors of what the batch holds; at the end of the negatives too, or of all items.
+
+        A ``LateSoftmax`` finds the items where they are.
+        """
+        scores = self.grid.is_last and self._late is None
+        is_used = self.grid.is_first or scores
+        if not (is_used or self._sharded):
             return None
-        if is_last and drawn is None:
+        if scores and drawn is None:
             return TouchedVectors(self.part.model, None)
         items = wanted.batch.items.to(self.objective.device).flatten()
         needed = [items.new_zeros(1)]  # padding
-        if (is_first or is_last) and len(wanted.targets):
+        if is_used and len(wanted.targets):
             needed.append(items)
-        if is_last and drawn is not None:
+        if scores and drawn is not None:
             needed.append(drawn.items)
         return TouchedVectors(self.part.model, torch.cat(needed).unique())
 
@@ -185,7 +203,7 @@ class Pipeline:
         states = self._count * rows * width * self.part.model.config.dims * _FLOAT_BYTES
         self.sent_bytes += states * len(self.grid.neighbors)
 
-    def _schedule_for(self, rows: int, width: int) -> Schedule1F1B:
+    def _schedule_for(self, rows: int, width: int) -> Schedule:
         """A schedule for micro-batches of a shape, with the buffers that states arrive in.
 
         All stages see the same shapes in the same order, so they keep and forget the same ones.
@@ -198,11 +216,13 @@ class Pipeline:
             del self._schedules[next(iter(self._schedules))]
         return found
 
-    def _make_schedule(self, rows: int, width: int) -> Schedule1F1B:
+    def _make_schedule(self, rows: int, width: int) -> Schedule:
         shape, device = (rows, width), self.objective.device
         states = torch.empty(*shape, self.part.model.config.dims, device="meta", requires_grad=True)
         items = torch.empty(*shape, dtype=torch.int64, device="meta")
-        stage = PipelineStage(
+        late = self._late is not None
+        make_stage = partial(LateStage, self._measure_late) if late else PipelineStage
+        stage = make_stage(
             self.part,
             self.grid.stage,
             self.grid.stages,
@@ -210,11 +230,21 @@ class Pipeline:
             input_args=items if self.grid.is_first else states,
             output_args=states,
         )
-        return Schedule1F1B(stage, self._count, loss_fn=self._measure, scale_grads=False)
+        make_schedule = ScheduleGPipe if late else Schedule1F1B
+        return make_schedule(stage, self._count, loss_fn=self._measure, scale_grads=False)
+
+    def _measure_late(self) -> None:
+        """Between forward and backward passes; of stages before the last for their items alone."""
+        assert self._late is not None, "asked for with a split catalogue alone"
+        wanted = self._wanted if self.grid.is_last else None
+        self._total += self._late.measure(wanted, self._divisor)
 
     def _measure(self, hidden: Tensor, number: Tensor) -> Tensor:
         """The loss of a micro-batch, divided; one without targets has gradients of zero."""
         wanted, nothing = self.part.parts[int(number)], hidden.sum() * 0.0
+        if self._late is not None:
+            positions = wanted.batch.positions
+            return self._late.keep(hidden.flatten(0, 1).index_select(0, positions))
         if not len(wanted.targets):
             return nothing
 

@@ -1,11 +1,11 @@
-"""Checkpoints of a training: written whole by rank 0, the newest readable one is resumed."""
+"""Checkpoints of a training: written by rank 0, or a part by each stage; the newest is resumed."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _KEEP = 2
 _NAME = re.compile(r"step-(\d{9})\.checkpoint")
+_PART = re.compile(r"step-(\d{9})\.stage-\d+-of-\d+")
+_STAGES = "stages"
 _DIGEST_BYTES = 32
 
 
@@ -30,7 +32,9 @@ class CheckpointStore:
 
     A file is what ``torch.save`` made of the state and then its SHA-256, so that damage anywhere is
     noticed. The two newest are kept: should the last one be damaged, the one before serves. Neither
-    writing nor reading takes a second copy of the state in memory.
+    writing nor reading takes a second copy of the state in memory. In a pipeline each stage writes
+    a part of the state to such a file of its own before: so no rank ever holds what it does not
+    need, and who loads gets the whole.
 
     Attributes:
         folder: local or shared; made at the first save.
@@ -42,22 +46,34 @@ class CheckpointStore:
     identity: str
 
     def save(self, global_step: int, state: dict[str, Any]) -> None:
-        """Write ``state`` (tensors and plain values) and remove all but the two newest."""
+        """Write ``state`` (tensors and plain values) and remove all but the two newest.
+
+        Where ``state`` has ``stages``, an int, the parts of that many less one are there already.
+        """
         path = self.folder / f"step-{global_step:09d}.checkpoint"
         write_checkpoint(path, {"identity": self.identity, "state": state})
         for old in self._paths()[_KEEP:]:
             old.unlink(missing_ok=True)
+        self._remove_parts(self.steps())
+
+    def save_part(self, global_step: int, stage: int, stages: int, part: dict[str, Any]) -> None:
+        """Write what a stage (from 1) adds to the state of a step: before that is written.
+
+        Args:
+            part: has the state's form, dicts within dicts.
+        """
+        write_checkpoint(self._part_path(global_step, stage, stages), part)
 
     def load(self) -> dict[str, Any] | None:
         """The newest readable state of this identity, or None to start anew."""
         for path in self._paths():
             try:
                 content = read_checkpoint(path)
+                if content["identity"] == self.identity:
+                    return self._add_parts(_step(path), dict(content["state"]))
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", path, error)
                 continue
-            if content["identity"] == self.identity:
-                return dict(content["state"])
             log.warning("checkpoint %s is of another training and is removed", path)
             path.unlink(missing_ok=True)
         return None
@@ -75,6 +91,23 @@ class CheckpointStore:
         """Remove all checkpoints: the training is complete."""
         for path in self._paths():
             path.unlink(missing_ok=True)
+        self._remove_parts(())
+
+    def _part_path(self, global_step: int, stage: int, stages: int) -> Path:
+        return self.folder / f"step-{global_step:09d}.stage-{stage}-of-{stages}"
+
+    def _add_parts(self, global_step: int, state: dict[str, Any]) -> dict[str, Any]:
+        stages = state.pop(_STAGES, 1)
+        for stage in range(1, stages):
+            _merge(state, read_checkpoint(self._part_path(global_step, stage, stages)))
+        return state
+
+    def _remove_parts(self, kept: Collection[int]) -> None:
+        """Those of all steps but ``kept``; a training may have ended between part and whole."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            match = _PART.fullmatch(path.name)
+            if match and int(match[1]) not in kept:
+                path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -86,6 +119,15 @@ class CheckpointStore:
 def _step(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
+
+
+def _merge(state: dict[Any, Any], part: dict[Any, Any]) -> None:
+    """Add what ``part`` has, within dicts that both have."""
+    for name, value in part.items():
+        if isinstance(value, dict) and name in state:
+            _merge(state[name], value)
+        else:
+            state[name] = value
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

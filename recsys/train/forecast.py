@@ -64,7 +64,7 @@ def forecast(job: TrainingJob, probe: Probe) -> Forecast:
         ranks=settings.ranks,
         steps=steps,
         # The best weights are first copied after the first validation.
-        memory_bytes=probe.memory_bytes + probe.best_bytes * (1 + _count_collected(settings)),
+        memory_bytes=probe.memory_bytes + probe.best_bytes,
         weights_bytes=probe.weights_bytes,
         copies=count_copies(job),
         sent_bytes_per_step=round(probe.sent_bytes_per_step),
@@ -82,11 +82,6 @@ def count_copies(job: TrainingJob) -> int:
 
 def _count_moments(settings: Train) -> int:
     return 2 if settings.optimizer != "sgd" else int(settings.momentum > 0)
-
-
-def _count_collected(settings: Train) -> int:
-    """Whole models that rank 0 of a pipeline makes for a checkpoint: weights and moments."""
-    return 1 + _count_moments(settings) if settings.parallel.pipeline_stages > 1 else 0
 
 
 def ring_seconds(payload: float, ranks: int, bandwidth: float, latency: float) -> float:

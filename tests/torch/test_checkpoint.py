@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,51 @@ def test_of_a_damaged_one_the_one_before_serves(
     assert found is not None
     assert found["step"] == 5
     assert "step-000000010.checkpoint is damaged" in caplog.text
+
+
+def save_stages(store: CheckpointStore, step: int, stages: int = 3) -> list[Path]:
+    def own(stage: int) -> dict[str, Any]:
+        return {"model": {f"w{stage}": torch.full((2,), float(step + stage))}}
+
+    for stage in range(1, stages):
+        store.save_part(step, stage, stages, own(stage))
+    store.save(step, {"step": step, "stages": stages, **own(0)})
+    return sorted(store.folder.glob(f"step-{step:09d}.stage-*"))
+
+
+def test_parts_of_stages_become_one_whole(store: CheckpointStore) -> None:
+    for step in (5, 10, 1000):
+        save_stages(store, step)
+    found = store.load()
+    assert found is not None
+    assert found.keys() == {"step", "model"}
+    assert {name: part.tolist() for name, part in found["model"].items()} == {
+        "w0": [1000.0] * 2, "w1": [1001.0] * 2, "w2": [1002.0] * 2
+    }  # fmt: skip
+    assert len(list(store.folder.iterdir())) == 2 * 3
+    store.clear()
+    assert not list(store.folder.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_without_a_part_the_one_before_serves(store: CheckpointStore, damage: str) -> None:
+    save_stages(store, 5)
+    part = save_stages(store, 10)[1]
+    part.unlink()
+    if damage == "cut":
+        part.write_bytes(b"x" * 100)
+    found = store.load()
+    assert found is not None
+    assert found["step"] == 5
+
+
+def test_parts_whose_whole_was_never_written_go(store: CheckpointStore) -> None:
+    store.save_part(7, 1, 2, {"model": {}})
+    save_stages(store, 10, stages=2)
+    found = store.load()
+    assert found is not None
+    assert found["step"] == 10
+    assert not list(store.folder.glob("step-000000007*"))
 
 
 def test_when_all_are_damaged_training_starts_anew(store: CheckpointStore) -> None:

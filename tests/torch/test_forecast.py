@@ -43,13 +43,13 @@ def test_an_epoch_is_the_sum_of_its_steps(tmp_path: Path) -> None:
     assert grouped.steps == 2
 
 
-def test_stages_share_their_batches_and_rank_zero_collects_whole_models(tmp_path: Path) -> None:
+def test_stages_share_their_batches(tmp_path: Path) -> None:
     table, _ = make_table(tmp_path, files={9: [32, 32], 17: [16, 16]}, validation={9: [4]})
     stages = ["train.parallel.pipeline_stages=2", "train.ranks=4", "model.blocks=2"]
     found = forecast(make_job(tmp_path, table, *TWO, *stages), PROBE)
     assert (found.ranks, found.steps) == (4, 3)
-    # Beside what was probed: the best weights, and for a checkpoint weights and two moments.
-    assert found.memory_bytes == 10_000 + 4 * 400
+    # Beside what was probed: the best weights. A checkpoint takes no more.
+    assert found.memory_bytes == 10_000 + 400
 
 
 @pytest.mark.parametrize(

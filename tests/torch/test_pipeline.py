@@ -175,7 +175,7 @@ def test_stages_release_their_parts_and_make_a_whole_again(tmp_path: Path) -> No
     torch.manual_seed(1)
     whole = make_transformer(job).state_dict()
 
-    def release(rank: ThreadRank) -> tuple[int, dict[str, Tensor], dict[str, Tensor]]:
+    def release(rank: ThreadRank) -> tuple[int, dict[str, Tensor]]:
         model = make_transformer(job)
         model.load_state_dict(whole)
         grid = Grid(rank.rank, rank.size, 3)
@@ -184,16 +184,13 @@ def test_stages_release_their_parts_and_make_a_whole_again(tmp_path: Path) -> No
         weights.release(model)
         held = sum(part.numel() for part in model.parameters())
         found = weights.gather(weights.owned, replica)
-        collected = weights.collect(weights.owned, replica)
         weights.start_whole(model, found)
-        return held, model.state_dict(), collected
+        return held, model.state_dict()
 
     size = sum(part.numel() for part in whole.values())
-    for rank, (held, state, collected) in enumerate(run_ranks(6, release)):
+    for held, state in run_ranks(6, release):
         assert held < size
         assert all(torch.equal(state[name], part) for name, part in whole.items())
-        assert bool(collected) is (rank % 3 == 0)
-        assert all(torch.equal(part, whole[name]) for name, part in collected.items())
 
 
 @pytest.mark.parametrize("compression", ["none", "fp16", "bf16"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recsys.models import SequenceTransformer
 from recsys.models.sparse_tables import sharded_weights
 from recsys.train.batch import Batch
+from recsys.train.checkpoint import CheckpointStore
 from recsys.train.communication import Communicator, Group
 from recsys.train.exchange import Exchange
 from recsys.train.exchange.rows import RowGradients
@@ -27,8 +28,6 @@ from recsys.train.pipeline.link import Link
 from recsys.train.pipeline.schedule import Pipeline, StagePart
 from recsys.train.pipeline.weights import StageWeights
 
-_WEIGHT = "weight"
-
 
 class PipelineLearner(Learner):
     """One stage of a model, in as many replicas as there are batches in a step.
@@ -36,8 +35,9 @@ class PipelineLearner(Learner):
     Until the first step a rank has the whole model, which ranks of any number draw or load alike.
     Then it gives back what its stage does not use: weights, gradients, moments and averages are
     those of the stage. For a validation, which all ranks share, averages are gathered on every
-    rank, until the next step; for a checkpoint, rank 0 collects weights and moments too. So
-    checkpoints and bundles are those of whole models, whoever goes on with them.
+    rank, until the next step. Of a checkpoint each stage of the first replica writes its part,
+    which become one whole when it is read. So checkpoints and bundles are those of whole models,
+    whoever goes on with them.
     """
 
     def __init__(self, job: TrainingJob, communicator: Communicator) -> None:
@@ -53,7 +53,7 @@ class PipelineLearner(Learner):
             [grid.ranks_of_replica(replica) for replica in range(grid.replicas)]
         )
         self._is_released = self._average_is_whole = False
-        self._collected: dict[str, dict[str, Tensor]] = {}
+        self._checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
         every = [communicator, self.readers, self._replica, *self._stage_gradients.groups]
         self._groups = {id(group): group for group in every}.values()
         self._sent_before = sum(group.sent_bytes for group in self._groups)
@@ -151,54 +151,48 @@ class PipelineLearner(Learner):
             self._tables.use_best()
 
     def save_parts(self, global_step: int) -> None:
-        """Rank 0 collects weights and moments from the stages of its replica."""
+        """Stages of the first replica write what they have; the first one's is rank 0's."""
         super().save_parts(global_step)
-        if self._grid.replica:
-            return
+        grid = self._grid
+        if grid.replica == 0 and grid.stage > 0:
+            part = self._find_part()
+            self._checkpoints.save_part(global_step, grid.stage, grid.stages, part)
+        # A checkpoint counts from the moment it is there: then all parts must be.
+        self.communicator.barrier()
+
+    def _find_part(self) -> dict[str, Any]:
+        """This stage's part of ``state_dict``, of the weights that no earlier stage has."""
         owned = self._weights.owned
-        parts: dict[str, dict[str, Tensor]] = {_WEIGHT: {**owned}}
-        for kind in self._find_moments():
-            parts[kind] = {n: self.optimizer.state[weight][kind] for n, weight in owned.items()}
-        self._collected = {
-            kind: self._weights.collect(part, self._replica) for kind, part in parts.items()
+        moments = self.optimizer.state_dict()["state"]
+        numbers = self._number_weights(owned)
+        return {
+            "model": {name: weight.detach() for name, weight in owned.items()},
+            "average": {name: self.average.get_parameter(name).detach() for name in owned},
+            "optimizer": {"state": {n: moments[n] for n in numbers if n in moments}},
         }
 
-    def _find_moments(self) -> list[str]:
-        """Names of what the optimizer keeps for each entry, the same on all stages."""
-        weight = next(iter(self._weights.owned.values()))
-        return [
-            kind
-            for kind, value in self.optimizer.state[weight].items()
-            if isinstance(value, Tensor) and value.shape == weight.shape
-        ]
-
     def state_dict(self) -> dict[str, Any]:
-        """After ``agree`` and ``save_parts``, on rank 0: that of a whole model."""
-        content, collected = super().state_dict(), self._collected
-        self._collected = {}
-        content["model"] |= collected.pop(_WEIGHT)
-        own_state = self.optimizer.state[next(iter(self._weights.owned.values()))]
-        counts = {kind: value for kind, value in own_state.items() if kind not in collected}
-        for number, name in self._find_foreign().items():
-            moments = {kind: part[name] for kind, part in collected.items()}
-            # Copies: each weight counts its steps in a tensor of its own.
-            content["optimizer"]["state"][number] = {**copy.deepcopy(counts), **moments}
-        return content
+        """After ``agree`` and ``save_parts``, on rank 0: without the parts of other stages."""
+        content = super().state_dict()
+        for kind in ("model", "average"):
+            own = content[kind].items()
+            content[kind] = {n: part for n, part in own if n not in self._weights.foreign}
+        return {**content, "stages": self._grid.stages}
 
     def load_state_dict(self, state: dict[str, Any], global_step: int) -> None:
-        """Inverse of ``state_dict``, or of that of ranks without stages; before the first step."""
+        """Of a whole model, as ranks without stages or all stages saved it; before any step."""
         super().load_state_dict(state, global_step)
         for weight in self._weights.foreign.values():
             self.optimizer.state.pop(weight, None)
         if self.communicator.rank != 0:
             self._best = {}
 
-    def _find_foreign(self) -> dict[int, str]:
-        """Names of other stages' weights by their number in the optimizer."""
-        names = {id(weight): name for name, weight in self._weights.foreign.items()}
+    def _number_weights(self, weights: Mapping[str, nn.Parameter]) -> list[int]:
+        """Their numbers in the state of the optimizer, which are alike on all stages."""
+        wanted = {id(weight) for weight in weights.values()}
         groups = self.optimizer.param_groups
-        weights = [weight for group in groups for weight in group["params"]]
-        return {n: names[id(weight)] for n, weight in enumerate(weights) if id(weight) in names}
+        every = [weight for group in groups for weight in group["params"]]
+        return [number for number, weight in enumerate(every) if id(weight) in wanted]
 
     def close(self) -> None:
         self._link.close()

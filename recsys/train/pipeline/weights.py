@@ -78,13 +78,6 @@ class StageWeights:
         """
         return self._cut(replica.start_allgather(self._join(parts), "stages.gather")())
 
-    def collect(self, parts: Mapping[str, Tensor], replica: Group) -> dict[str, Tensor]:
-        """As ``gather``, on the CPU of the replica's first rank; nothing on the others."""
-        flat = self._join(parts)
-        splits = [len(flat)] + [0] * (replica.size - 1)
-        found = replica.start_alltoall(flat, splits, "stages.collect")()
-        return self._cut(found.cpu()) if replica.rank == 0 else {}
-
     def _join(self, parts: Mapping[str, Tensor]) -> Tensor:
         names = [name for name in self._order if name in self.owned]
         return torch.cat([parts[name].detach().flatten() for name in names])

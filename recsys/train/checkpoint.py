@@ -78,6 +78,23 @@ class CheckpointStore:
             path.unlink(missing_ok=True)
         return None
 
+    def read(self, global_step: int) -> dict[str, Any]:
+        """The state of a step that another rank has loaded: a copy, as that rank may remove it.
+
+        Raises:
+            TrainingError: this rank can't read it.
+        """
+        path = self.folder / f"step-{global_step:09d}.checkpoint"
+        try:
+            content = read_checkpoint(path, mapped=False)
+            return self._add_parts(global_step, dict(content["state"]), mapped=False)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise TrainingError(
+                f"a rank can't read the checkpoint that rank 0 goes on with: {error}",
+                where=str(path),
+                do="let train.checkpoint_dir be a folder that all ranks share",
+            ) from error
+
     def last_step(self) -> int | None:
         """Step of the newest checkpoint by name, or None; for messages."""
         paths = self._paths()
@@ -96,10 +113,12 @@ class CheckpointStore:
     def _part_path(self, global_step: int, stage: int, stages: int) -> Path:
         return self.folder / f"step-{global_step:09d}.stage-{stage}-of-{stages}"
 
-    def _add_parts(self, global_step: int, state: dict[str, Any]) -> dict[str, Any]:
+    def _add_parts(
+        self, global_step: int, state: dict[str, Any], mapped: bool = True
+    ) -> dict[str, Any]:
         stages = state.pop(_STAGES, 1)
         for stage in range(1, stages):
-            _merge(state, read_checkpoint(self._part_path(global_step, stage, stages)))
+            _merge(state, read_checkpoint(self._part_path(global_step, stage, stages), mapped))
         return state
 
     def _remove_parts(self, kept: Collection[int]) -> None:
@@ -139,8 +158,11 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
         file.write(digest)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Inverse of ``write_checkpoint``; tensors are mapped to the file.
+def read_checkpoint(path: Path, mapped: bool = True) -> dict[str, Any]:
+    """Inverse of ``write_checkpoint``.
+
+    Args:
+        mapped: tensors are mapped to the file, not copied to memory.
 
     Raises:
         OSError, ValueError, RuntimeError: it can't be read, or is damaged.
@@ -149,7 +171,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         if size < 0 or hash_file(file, size) != file.read():
             raise ValueError("its SHA-256 does not fit its content")
-    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return loaded
 
 

@@ -190,11 +190,17 @@ class Trainer:
             self.commits.keep(content)
 
     def _resume(self) -> None:
-        """Continue from the last commit or the newest checkpoint; rank 0 reads it for all."""
-        found = None
-        if self.communicator.rank == 0:
-            found = (self.commits.last() if self.commits else None) or self.checkpoints.load()
-        content = self.communicator.broadcast_object(found)
+        """Continue from the last commit, which rank 0 sends, or the newest checkpoint.
+
+        Rank 0 says which one that is, and all read it: a message holds 2 GiB at most.
+        """
+        first = self.communicator.rank == 0
+        committed = self.commits.last() if first and self.commits else None
+        saved = self.checkpoints.load() if first and committed is None else None
+        step = None if saved is None else saved["state"]["global_step"]
+        content, step = self.communicator.broadcast_object((committed, step))
+        if step is not None:
+            content = saved or self.checkpoints.read(step)
         if content is not None:
             self.state = TrainingState(**content["state"])
             with fitting(self.job):

@@ -97,6 +97,20 @@ def test_without_a_part_the_one_before_serves(store: CheckpointStore, damage: st
     assert found["step"] == 5
 
 
+def test_another_rank_reads_what_rank_zero_has_loaded(store: CheckpointStore) -> None:
+    save_stages(store, 5)
+    found = store.read(5)
+    for path in store.folder.iterdir():  # by rank 0, which goes on meanwhile
+        path.write_bytes(b"")
+    assert found.keys() == {"step", "model"}
+    assert {name: part.tolist() for name, part in found["model"].items()} == {
+        "w0": [5.0] * 2, "w1": [6.0] * 2, "w2": [7.0] * 2
+    }  # fmt: skip
+    with pytest.raises(TrainingError, match="a rank can't read the checkpoint that rank 0") as e:
+        store.read(5)
+    assert "train.checkpoint_dir" in e.value.do
+
+
 def test_parts_whose_whole_was_never_written_go(store: CheckpointStore) -> None:
     store.save_part(7, 1, 2, {"model": {}})
     save_stages(store, 10, stages=2)

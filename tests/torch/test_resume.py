@@ -3,19 +3,47 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from recsys.schemas import PinnedTable
+from recsys.train.communication import SingleProcess
+from recsys.train.loop import Trainer
 from tests.training_tables import (
     RecordingTracker,
     Windows,
     assert_equal_weights,
     make_job,
+    memory_feed,
     train,
 )
 
 pytestmark = pytest.mark.torch
+
+
+class OtherRank(SingleProcess):
+    """Reads what rank 0 has told it of: the step of a checkpoint, and nothing of its content."""
+
+    rank, size = 1, 2
+
+    def broadcast_object(self, value: Any) -> Any:
+        return (None, 7) if value == (None, None) else value
+
+
+def test_all_ranks_read_the_checkpoint(table: tuple[PinnedTable, Windows], tmp_path: Path) -> None:
+    job = make_job(tmp_path, table[0])
+    with pytest.raises(ConnectionError):
+        train(job, table[1], RecordingTracker(fail_at=9))
+    first, other = (
+        Trainer(job, rank, memory_feed(table[1])(job, SingleProcess()), RecordingTracker())
+        for rank in (SingleProcess(), OtherRank())
+    )
+    assert first.state.global_step == other.state.global_step == 7
+    found, same = first.learner.state_dict(), other.learner.state_dict()
+    for kind in ("model", "average"):
+        assert all(torch.equal(part, same[kind][name]) for name, part in found[kind].items())
 
 
 @pytest.mark.parametrize(

@@ -103,12 +103,13 @@ def run_probe(job: TrainingJob, communicator: Communicator, feed: Feed) -> Probe
         "sent_bytes_per_step": sent,
         "memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB),
         "weights_bytes": float(weights),
+        "best_bytes": float(whole),
     }
     largest = _largest(communicator, list(figures.values()))
     found: dict[str, Any] = dict(zip(figures, largest, strict=True))
-    for name in ("memory_bytes", "weights_bytes"):
+    for name in ("memory_bytes", "weights_bytes", "best_bytes"):
         found[name] = int(found[name])
-    return Probe(**found, best_bytes=whole, steps=len(sizes))
+    return Probe(**found, steps=len(sizes))
 
 
 def _count_bytes(model: nn.Module) -> int:

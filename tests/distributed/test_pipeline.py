@@ -15,7 +15,7 @@ from recsys.bundle import load_bundle
 from recsys.errors import TrainingError
 from recsys.schemas import PinnedTable
 from recsys.train.batch import make_batch
-from recsys.train.checkpoint import CheckpointStore
+from recsys.train.checkpoint import CheckpointStore, read_checkpoint
 from recsys.train.communication import SingleProcess
 from recsys.train.job import TrainingJob
 from recsys.train.launch import launch_training
@@ -148,6 +148,18 @@ def test_a_probe_tells_what_a_stage_takes(reports: Reports) -> None:
     assert probes[0]["sent_bytes_per_step"] >= 2 * (ITEMS + 1) * DIMS + states
 
 
+def test_a_probe_tells_what_a_stage_with_split_items_takes(reports: Reports) -> None:
+    block = 12 * DIMS**2 + 13 * DIMS + 2 * (DIMS**2 + DIMS)  # with its gates
+    rows, rest = (ITEMS // 2 + 1) * DIMS, 16 * DIMS + 2 * (16 + 32)
+    probes = [report["probe"] for report in reports["sharded full", 2, 2]]
+    assert probes[0] == probes[1]
+    assert probes[0]["weights_bytes"] == 4 * (rows + 3 * block + rest)
+    assert probes[0]["best_bytes"] == 4 * (rows + 5 * block + 2 * DIMS + rest)
+    assert probes[0]["memory_bytes"] > probes[0]["best_bytes"]
+    # States of all windows, and of their targets.
+    assert probes[0]["sent_bytes_per_step"] > 3 * 6 * 8 * DIMS * 4
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> PinnedTable:
     folder = tmp_path_factory.mktemp("table")
@@ -176,6 +188,14 @@ def whole(table: PinnedTable, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return weights_of(job)
 
 
+def tensors_of(content: Any) -> list[torch.Tensor]:
+    if isinstance(content, torch.Tensor):
+        return [content]
+    parts = content.values() if isinstance(content, dict) else content
+    nested = isinstance(content, dict | list)
+    return [tensor for part in parts for tensor in tensors_of(part)] if nested else []
+
+
 def assert_one_process_ends(job: TrainingJob, whole: dict[str, torch.Tensor]) -> None:
     """No rank is left; one process goes on, to the weights of a training that nothing disturbed."""
     assert_no_ranks_left(job)
@@ -195,6 +215,11 @@ def test_a_killed_stage_is_named_and_one_process_goes_on(
         launch_training(job)
     assert "rank 1 of 2 was killed by SIGKILL" in caught.value.what
     assert "resumes from the checkpoint at step 7" in caught.value.do
+    files = sorted(Path(job.checkpoint_dir).glob("step-*"))
+    assert [file.name[15:] for file in files] == ["checkpoint", "stage-1-of-2"]
+    for tensor in tensors_of([read_checkpoint(file) for file in files]):
+        # A part of a larger storage would take all of it to the disk, and to who reads it.
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
     assert_one_process_ends(job, whole)
 
 

@@ -166,8 +166,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> PinnedTable:
     return make_table(folder, files={9: [60, 50], 17: [60]}, validation={9: [30, 30]})[0]
 
 
-def make_pipeline(folder: Path, table: PinnedTable) -> TrainingJob:
-    chosen = ("model.blocks=2", "model.dropout=0", "train.stall_timeout_seconds=8")
+def make_pipeline(folder: Path, table: PinnedTable, *overrides: str) -> TrainingJob:
+    chosen = ("model.blocks=2", "model.dropout=0", "train.stall_timeout_seconds=8", *overrides)
     return split_over(make_job(folder, table, *chosen), 2, 2, 2)
 
 
@@ -203,20 +203,23 @@ def assert_one_process_ends(job: TrainingJob, whole: dict[str, torch.Tensor]) ->
     assert_alike(weights_of(job), whole)
 
 
+@pytest.mark.parametrize("tables", ["replicated", "sharded"])
 def test_a_killed_stage_is_named_and_one_process_goes_on(
     table: PinnedTable,
     whole: dict[str, torch.Tensor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tables: str,
 ) -> None:
-    job = make_pipeline(tmp_path, table)
+    job = make_pipeline(tmp_path, table, f"train.exchange.tables={tables}")
     plan_fault(monkeypatch, "kill 1 9")
     with pytest.raises(TrainingError) as caught:
         launch_training(job)
     assert "rank 1 of 2 was killed by SIGKILL" in caught.value.what
     assert "resumes from the checkpoint at step 7" in caught.value.do
     files = sorted(Path(job.checkpoint_dir).glob("step-*"))
-    assert [file.name[15:] for file in files] == ["checkpoint", "stage-1-of-2"]
+    rows = [f"rows-{rank}-of-2" for rank in range(2)] if tables == "sharded" else []
+    assert [file.name[15:] for file in files] == ["checkpoint", *rows, "stage-1-of-2"]
     for tensor in tensors_of([read_checkpoint(file) for file in files]):
         # A part of a larger storage would take all of it to the disk, and to who reads it.
         assert tensor.untyped_storage().nbytes() == tensor.nbytes

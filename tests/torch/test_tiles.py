@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.ranking.candidates import _find_last
-from recsys.ranking.machine_code import compiled
 from recsys.ranking.tiles import (
     PANEL,
     TILE_ITEMS,
@@ -23,7 +23,7 @@ from recsys.ranking.tiles import (
 pytestmark = pytest.mark.torch
 
 
-@compiled()
+@numba.njit  # not kept: the tile is compiled into it
 def multiply_all(
     items: np.ndarray, users: np.ndarray, limits: np.ndarray, found: np.ndarray, bits: np.ndarray
 ) -> None:

@@ -8,20 +8,25 @@ leave it; where all are too near to each other for that, exact scores leave the 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.ranking.item_index import BLOCK
 from recsys.ranking.machine_code import compiled
+from recsys.ranking.tiles import TILE_ITEMS
 
-CHUNK = 64
-"""Products that are looked at together; a row has space for as many more than the list is long."""
 _HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
+LARGEST = 2.0**31 - 1.0
+"""No product of codes is as large."""
+_BINS = 256
 LOST = -1
 """Count of a user for whom a score lies so near to the middle of two float32 that even a sum in
 twice the precision of float64 can't tell which one it is: somebody else has to rank."""
+
+_SLACK = 2.0**-23
+"""What rounding adds to a bound, by |u| (``radius`` + ``centre``)."""
 
 TINY = 2.0**-120
 """More than what underflow changes in a score or a float32 product, for dims up to 2^16."""
@@ -64,14 +69,12 @@ class Blocks(NamedTuple):
     Attributes:
         scale, radius, error: of each block, float64 [blocks].
         centre: the length of the items' centre.
-        slack: what float32 adds to a bound, by |u| (``radius`` + ``centre``).
     """
 
     scale: Floats
     radius: Floats
     error: Floats
     centre: float
-    slack: float
 
 
 class Buffer(NamedTuple):
@@ -81,13 +84,13 @@ class Buffer(NamedTuple):
         filled: how many each user has, int64 [users], or ``LOST``.
         floor: scores below are of no interest, float64 [users].
         rows: int32 [users, capacity].
-        products: of their codes, int32 or float32 [users, capacity].
+        products: of their codes, int32 [users, capacity].
     """
 
     filled: npt.NDArray[np.int64]
     floor: Floats
     rows: npt.NDArray[np.int32]
-    products: npt.NDArray[Any]
+    products: npt.NDArray[np.int32]
 
 
 class Scratch(NamedTuple):
@@ -104,78 +107,37 @@ class Scratch(NamedTuple):
 
 
 @compiled()
-def bound(users: Users, blocks: Blocks, user: int, block: int) -> float:
-    """How far a score of a block may be from the rough one."""
-    return (
-        users.wrong[user] * blocks.radius[block]
-        + (users.size[user] + users.wrong[user]) * blocks.error[block]
-        + blocks.slack * users.size[user] * (blocks.radius[block] + blocks.centre)
-        + TINY
-    )
+def bound(wrong: float, size: float, radius: float, error: float, centre: float) -> float:
+    """How far a score of a block may be from the rough one: see ``Users`` and ``Blocks``."""
+    return wrong * radius + (size + wrong) * error + _SLACK * size * (radius + centre) + TINY
 
 
 @compiled()
-def _find_limit(users: Users, blocks: Blocks, user: int, block: int, floor: float) -> float:
-    """The product whose score may reach the floor, generously."""
-    limit = floor - bound(users, blocks, user, block) - users.offset[user]
-    limit /= users.scale[user] * blocks.scale[block]
-    return limit - abs(limit) * 2.0**-20
+def find_product(users: Users, blocks: Blocks, buffer: Buffer, user: int, block: int) -> int:
+    """The product of codes whose score may reach a user's floor, generously, as an int32.
 
-
-@compiled()
-def collect(
-    products: npt.NDArray[Any], block: int, users: Users, rows: Rows, blocks: Blocks, n: int,
-    buffer: Buffer, scratch: Scratch, limits: npt.NDArray[Any], whole: bool,
-) -> None:  # fmt: skip
-    """Add what a block has of candidates.
-
-    Args:
-        products: int32 (``whole``) or float32 [users, BLOCK]; the least number is nothing.
-        limits: of the same type, [1]: what products are compared with, without converting them.
+    Of a user who is lost one that no product reaches.
     """
-    first, capacity = block * BLOCK, buffer.rows.shape[1]
-    for user in range(len(products)):
-        count = buffer.filled[user]
-        if count == LOST:
-            continue
-        limits[0] = _fit(_find_limit(users, blocks, user, block, buffer.floor[user]), whole)
-        for start in range(0, BLOCK, CHUNK):
-            # Of most chunks nothing is wanted. Counting is what compilers turn into few steps.
-            found = 0
-            for at in range(CHUNK):
-                found += products[user, start + at] >= limits[0]
-            if not found:
-                continue
-            if count + CHUNK > capacity:
-                count = _make_room(users, rows, blocks, user, n, buffer, scratch, count)
-                if count == LOST:
-                    break
-                floor = buffer.floor[user]
-                limits[0] = _fit(_find_limit(users, blocks, user, block, floor), whole)
-            for at in range(start, start + CHUNK):
-                product = products[user, at]
-                if product >= limits[0]:
-                    buffer.rows[user, count], buffer.products[user, count] = first + at, product
-                    count += 1
-        buffer.filled[user] = count
+    floor = buffer.floor[user] if buffer.filled[user] != LOST else np.inf
+    error = bound(
+        users.wrong[user], users.size[user], blocks.radius[block], blocks.error[block],
+        blocks.centre,
+    )  # fmt: skip
+    limit = floor - error - users.offset[user]
+    limit /= users.scale[user] * blocks.scale[block]
+    limit -= abs(limit) * 2.0**-20
+    # Cut off, upwards where negative.
+    return int(min(max(limit - 1.0, -LARGEST), LARGEST))
 
 
 @compiled()
-def _fit(limit: float, whole: bool) -> float:
-    """A limit in the range of products; as an integer it is cut off, upwards where negative."""
-    if whole:
-        return min(max(limit - 1.0, -2147483647.0), 2147483647.0)
-    return min(max(limit, -3e38), 3e38)
-
-
-@compiled()
-def _make_room(
+def make_room(
     users: Users, rows: Rows, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch,
     count: int,
 ) -> int:  # fmt: skip
     """Leave some of a row that is nearly full, and raise the floor."""
     count = _drop_beaten(users, blocks, user, n, buffer, scratch, count)
-    if count + CHUNK <= buffer.rows.shape[1]:
+    if count + TILE_ITEMS <= buffer.rows.shape[1]:
         return count
     if not _make_keys(users, rows, user, buffer, scratch, count):
         return LOST
@@ -188,17 +150,44 @@ def _make_room(
 
 
 @compiled()
+def _find_last(values: Floats, count: int, n: int) -> float:
+    """One of the first ``count`` values that at least n of them reach, and few more.
+
+    By a histogram: the n-th largest itself costs four times as much, and is not needed.
+    """
+    low, high = values[0], values[0]
+    for at in range(count):
+        low, high = min(low, values[at]), max(high, values[at])
+    if not high - low > TINY:  # else a bin might be too narrow for a float64
+        return low
+    per_bin, bins = (_BINS - 1) / (high - low), np.zeros(_BINS, np.int64)
+    for at in range(count):
+        bins[int((values[at] - low) * per_bin)] += 1
+    reached, lowest = 0, _BINS
+    while reached < n:
+        lowest -= 1
+        reached += bins[lowest]
+    last = high
+    for at in range(count):
+        if int((values[at] - low) * per_bin) >= lowest:
+            last = min(last, values[at])
+    return last
+
+
+@compiled()
 def _drop_beaten(
     users: Users, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch, count: int
 ) -> int:
     """Of more than n, drop those that n others surely beat."""
+    wrong, size, scale, offset = (
+        users.wrong[user], users.size[user], users.scale[user], users.offset[user],
+    )  # fmt: skip
     for at in range(count):
         block = buffer.rows[user, at] // BLOCK
-        scale = users.scale[user] * blocks.scale[block]
-        middle = scale * buffer.products[user, at] + users.offset[user]
-        error = bound(users, blocks, user, block)
+        middle = scale * blocks.scale[block] * buffer.products[user, at] + offset
+        error = bound(wrong, size, blocks.radius[block], blocks.error[block], blocks.centre)
         scratch.low[at], scratch.high[at] = middle - error, middle + error
-    last = np.partition(scratch.low[:count], count - n)[count - n]
+    last = _find_last(scratch.low, count, n)
     buffer.floor[user] = max(buffer.floor[user], last)
     kept = 0
     for at in range(count):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from recsys.ranking.candidates import TINY
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.item_index import ItemIndex
-from recsys.ranking.rough_scores import Hidden, float32_error
+from recsys.ranking.rough_scores import Hidden
 from recsys.ranking.top_n import PADDING_ITEM, RankedItems
 
 _SCORES_AT_ONCE = 4_000_000
@@ -31,6 +31,13 @@ class Pairs(NamedTuple):
     row: Tensor
     low: Tensor
     high: Tensor
+
+
+def float32_error(dims: int) -> float:
+    """Bound of a float32 product's error, and of a score's last rounding, by |u| |v|."""
+    error = (dims + 4) * 2.0**-24 * (1.0 + 2.0**-8)
+    # torch may be told to multiply in TF32 or bfloat16.
+    return error if torch.get_float32_matmul_precision() == "highest" else error + 2.0**-6
 
 
 def rank_all(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:

@@ -4,25 +4,25 @@ The lists are those of a full sort of the scores that ``exact_scores`` defines, 
 of equal ones the lower item_idx, to the bit: they depend neither on batches and blocks nor on the
 processor. What follows only decides which scores are worth making.
 
-**Rough scores.** Where the processor multiplies int8 fast, users and items are rounded to int8
-codes: an item's vector v less the centre c of all items and rotated, w = (v - c) R, is close to
-``scale`` times its code; a user's u R likewise. Integer products are exact, so for a user and an
-item, with x' for what the code of x stands for,
+**Rough scores.** On a CPU users and items are rounded to int16 codes: an item's vector v less the
+centre c of all items and rotated, w = (v - c) R, is close to ``scale`` times its code; a user's u R
+likewise. Integer products are exact, so for a user and an item, with x' for what the code of x
+stands for,
 
     u.v = u.c + (uR).w    and    |(uR).w - (uR)'.w'| <= |uR - (uR)'| |w| + |(uR)'| |w - w'|
 
 by the triangle inequality and Cauchy and Schwarz. All norms on the right are computed, in float64;
 of items the largest of a block is taken. Its own rounding and that of R, and the last rounding of a
 score to float32 (2^-24 of a score that is at most |u| |v|) are less than 2^-23 |u| (|w| + |c|),
-which is added. Elsewhere the rough score is a float32 product, in any order: off by at most
-dims 2^-24 (1 + 2^-8) |u| |v| (Higham 2002, section 3.1, for dims up to 2^16).
+which is added.
 
-**Floors.** Each user has a guessed floor, from the rough scores of a sample of items. An item is
-excluded where its rough score plus its bound lies below; this is a comparison of integers with a
-number per user and block. Candidates are then sorted out by their bounds, and those that remain are
-scored exactly (``candidates``, compiled). If the n-th best has at least the floor's score, nobody
-who was excluded belongs above it; otherwise the user is ranked again without a floor. On a GPU
-candidates come from a float32 product with all items (``dense_top_n``).
+**Floors.** Each user has a guessed floor, from the scores of a sample of items. An item is excluded
+where its rough score plus its bound lies below; this is a comparison of integers with a number per
+user and block, made while the products are in registers (``tiles``). Candidates are then sorted out
+by their bounds, and those that remain are scored exactly (``candidates``, compiled). If the n-th
+best has at least the floor's score, nobody who was excluded belongs above it; otherwise the user is
+ranked again without a floor. On a GPU candidates come from a float32 product with all items
+(``dense_top_n``).
 
 Source: rough scores and exact ones for what they can't exclude are the filter and refine steps of
 nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", section 3.1.2.
@@ -53,6 +53,7 @@ from recsys.ranking.top_n import (
 
 _USERS_AT_ONCE = 256
 _LEAST_CAPACITY = 512
+_SAMPLED_TOGETHER = 8
 _LARGEST_SCORE = 1e38
 
 
@@ -103,15 +104,13 @@ def rank_products(
 
 
 def _find_rows(offsets: IntArray, values: IntArray, index: ItemIndex) -> tuple[Tensor, Tensor]:
-    """Pairs that no list may have: user and row, int64, by ascending row."""
+    """Pairs that no list may have: user and row, int64."""
     values = np.asarray(values, dtype=np.int64)
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     known = (values > 0) & (values < len(index.row_of))
     row = index.row_of[torch.from_numpy(values[known]).to(index.items.device)]
-    row, order = torch.sort(row)
-    found = torch.from_numpy(user[known]).to(row.device)[order]
-    first = int(torch.searchsorted(row, 0))
-    return found[first:], row[first:]
+    ranked = row >= 0
+    return torch.from_numpy(user[known]).to(row.device)[ranked], row[ranked]
 
 
 def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:
@@ -124,7 +123,7 @@ def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItem
     if users.device.type != "cpu":
         return rank_all(users, index, n, hidden)
     rough = make_rough(users, index)
-    floor = _guess_floor(rough, index, n, hidden)
+    floor = _guess_floor(users, index, n, hidden)
     found, lost = _rank_compiled(users, rough, index, n, hidden, floor)
     # Too high a floor leaves too few.
     few = torch.nonzero(~lost & (found.scores[:, -1] < floor))[:, 0]
@@ -152,10 +151,9 @@ def _rank_compiled(
     )
     rows = Rows(index.vectors.numpy(), index.items.numpy())
     shape = len(users), _capacity(n)
-    kind = np.int32 if len(index.codes) else np.float32
     buffer = Buffer(
         np.zeros(len(users), np.int64), floor.clone().numpy(),
-        np.empty(shape, np.int32), np.empty(shape, kind),
+        np.empty(shape, np.int32), np.empty(shape, np.int32),
     )  # fmt: skip
     low, high = np.empty((2, shape[1]))
     scratch = Scratch(low, high, np.empty(shape[1], np.int64))
@@ -182,21 +180,19 @@ def _place(expected: float) -> int:
     return math.ceil(expected + 3.5 * math.sqrt(expected) + 1.5)
 
 
-def _guess_floor(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
+def _guess_floor(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
     """A score that slightly more than n items should have, float64 [users]; -inf: any."""
-    codes, scale = index.sample
-    place = _place(n * len(scale) / len(index))
-    if place > len(scale) // 8:
-        return torch.full_like(rough.size, -torch.inf)
-    exact = codes.dtype == torch.int8
-    scores = torch._int_mm(rough.codes, codes) * scale if exact else rough.codes @ codes
+    sample = index.sample
+    place = _place(n * len(sample) / len(index))
+    if place > len(sample) // (2 * _SAMPLED_TOGETHER):
+        return users.new_full((len(users),), -torch.inf, dtype=torch.float64)
+    scores = users @ sample.T
     inside = hidden.row % index.stride == 0
     scores[hidden.user[inside], hidden.row[inside] // index.stride] = -torch.inf
     if hidden.closed is not None:
         scores[:, hidden.closed[:: index.stride]] = -torch.inf
-    # Among the larger ones of four that are far from each other: little is lost, and much faster.
-    quarter = scores.shape[1] // 4
-    pairs = torch.maximum(scores[:, : 2 * quarter], scores[:, 2 * quarter : 4 * quarter])
-    best = torch.maximum(pairs[:, :quarter], pairs[:, quarter:])
-    last = torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()
-    return last * rough.scale + rough.offset
+    # Among the largest of some that are far from each other: little is lost, and much faster.
+    width = scores.shape[1] // _SAMPLED_TOGETHER
+    some = scores[:, : width * _SAMPLED_TOGETHER]
+    best = some.view(len(users), _SAMPLED_TOGETHER, width).amax(dim=1)
+    return torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()

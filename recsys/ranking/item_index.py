@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.ranking.tiles import PANEL, largest_code, pack_items
 from recsys.ranking.top_n import NAN_MESSAGE
 
 BLOCK = 1024
-"""Rows whose rough scores are made at once: with some hundred users they stay in the cache."""
+"""Rows whose codes have one scale, and one bound of what rounding changed."""
 
 _SAMPLE = (2048, 8192)
 _ROWS_AT_ONCE = 65_536
-_LARGEST_CODE = 127
 _ROTATION_SEED = 1
 _FILE = "{}.npy"
 
@@ -36,9 +36,9 @@ class ItemIndex:
         longest: the largest norm of ``vectors``, float64 [1].
         centre: their mean, float64 [dims]; zeros without codes.
         rotation: orthogonal, float64 [dims, dims].
-        codes: int8 [blocks, dims, BLOCK]: the rotated vectors less the centre, divided by their
-            block's ``scale`` and rounded, zeros behind the last row; [0, dims, BLOCK] for a
-            processor or device that is not faster with them.
+        codes: int16 [blocks * BLOCK / PANEL, dims / 2, PANEL, 2]: the rotated vectors less the
+            centre, divided by their block's ``scale`` and rounded, as ``pack_items`` lays them
+            out; none for a GPU.
         scale: float64 [blocks].
         radius: the largest norm of a vector less the centre, float64 [blocks].
         error: the largest norm of what rounding changed, float64 [blocks]; zeros without codes.
@@ -70,25 +70,15 @@ class ItemIndex:
         return min(BLOCK, 2 ** math.ceil(math.log2(max(wanted, 1.0))))
 
     @cached_property
-    def sample(self) -> tuple[Tensor, Tensor]:
-        """Some of the rows, of all lengths: codes and their scales, or vectors and ones.
-
-        int8 or float32 [dims, rows / stride]; float32 [rows / stride].
-        """
-        count = -(-len(self) // self.stride)
-        if not len(self.codes):
-            found = self.vectors[:: self.stride].T.contiguous()
-            return found, torch.ones_like(found[0])
-        found = self.codes[:, :, :: self.stride].permute(1, 0, 2).reshape(self.dims, -1)
-        scale = self.scale.float().repeat_interleave(BLOCK // self.stride)
-        return found[:, :count].contiguous(), scale[:count]
+    def sample(self) -> Tensor:
+        """Some of the vectors, of all lengths, float32 [rows / stride, dims]."""
+        return self.vectors[:: self.stride].contiguous()
 
 
 def build_index(
     vectors: Tensor,
     rankable: Tensor,
     *,
-    use_codes: bool | None = None,
     folder: Path | None = None,
 ) -> ItemIndex:
     """Lay out the vectors of items.
@@ -96,15 +86,13 @@ def build_index(
     Args:
         vectors: float32 [num_items + 1, dims]; row 0 is padding.
         rankable: bool [num_items + 1]; others are in no list. Padding never is.
-        use_codes: None makes codes where the processor multiplies them faster than float32.
         folder: holds the arrays, so that they need not fit into memory (see ``load_index``);
             None keeps them in memory.
 
     Raises:
         ValueError: the vector of a rankable item is not finite.
     """
-    if use_codes is None:
-        use_codes = vectors.device.type == "cpu" and multiplies_codes_fast()
+    use_codes = vectors.device.type == "cpu"
     allowed = rankable.clone()
     allowed[0] = False
     items = torch.nonzero(allowed)[:, 0]
@@ -131,14 +119,6 @@ def build_index(
     if folder is not None:
         _save(index, folder)
     return index
-
-
-def multiplies_codes_fast() -> bool:
-    """Whether this processor has instructions for products of int8 (VNNI, or AMX above it).
-
-    Without them torch's product may saturate, besides being slow.
-    """
-    return torch.cpu._is_vnni_supported()
 
 
 def load_index(folder: Path) -> ItemIndex:
@@ -185,32 +165,33 @@ def _make_codes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes, scale, radius and error, as in ``ItemIndex``."""
     blocks, dims = len(radius) if use_codes else 0, vectors.shape[1]
-    codes = _allocate(folder, "codes", (blocks, dims, BLOCK), torch.int8, vectors)
+    shape = blocks * (BLOCK // PANEL), (dims + 1) // 2, PANEL, 2
+    codes = _allocate(folder, "codes", shape, torch.int16, vectors)
     scale, error = torch.ones_like(radius), torch.zeros_like(radius)
     rotation = _rotation(centre)
     for block in range(blocks):
         part = vectors[block * BLOCK : (block + 1) * BLOCK]
         code, step, wrong = quantize((part.double() - centre) @ rotation, per_row=False)
-        codes[block] = 0
-        codes[block, :, : len(part)] = code.T
+        codes[block * (BLOCK // PANEL) :][: BLOCK // PANEL] = pack_items(code, BLOCK)
         scale[block], error[block] = step.max(), wrong.max()
     return codes, scale, radius, error
 
 
 def quantize(vectors: Tensor, *, per_row: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Round float64 [rows, dims] to int8 times a scale.
+    """Round float64 [rows, dims] to int16 times a scale.
 
     Returns:
-        int8 [rows, dims]; scales, float64 [rows] (all the same, unless ``per_row``); norms of what
+        int16 [rows, dims]; scales, float64 [rows] (all the same, unless ``per_row``); norms of what
         rounding changed, float64 [rows].
     """
     largest = vectors.abs().amax(dim=1, keepdim=True)
     if not per_row:
         largest = largest.amax(dim=0, keepdim=True).expand_as(largest)
-    scale = torch.where(largest > 0, largest / _LARGEST_CODE, torch.ones_like(largest))
+    step = largest / largest_code(vectors.shape[1])
+    scale = torch.where(step > 0, step, torch.ones_like(step))
     codes = torch.round(vectors / scale)
     wrong = torch.linalg.vector_norm(vectors - codes * scale, dim=1)
-    return codes.to(torch.int8), scale[:, 0], wrong
+    return codes.to(torch.int16), scale[:, 0], wrong
 
 
 def _allocate(

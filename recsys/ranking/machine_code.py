@@ -20,6 +20,11 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.caching import _CacheLocator
+from numba.extending import intrinsic as _intrinsic
+
+types: Any = numba.types
+intrinsic: Any = _intrinsic
+"""Of numba, for what is written as LLVM's instructions; its own type of it does not fit its use."""
 
 _CONFIG: Any = numba.config
 _Function = TypeVar("_Function", bound=Callable[..., Any])

@@ -5,18 +5,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import Blocks, Buffer, Rows, Scratch, Users, collect
+from recsys.ranking.candidates import (
+    LARGEST,
+    LOST,
+    Blocks,
+    Buffer,
+    Rows,
+    Scratch,
+    Users,
+    find_product,
+    make_room,
+)
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
+from recsys.ranking.machine_code import compiled
+from recsys.ranking.tiles import (
+    PANEL,
+    TILE_ITEMS,
+    TILE_USERS,
+    lowest_bit,
+    multiply_until,
+    pack_users,
+)
 
 
 class Hidden(NamedTuple):
     """What no list may have.
 
     Attributes:
-        user, row: pairs, int64, by ascending row.
+        user, row: pairs, int64.
         closed: rows that are hidden from all users, bool [rows]; None: no row is.
     """
 
@@ -36,7 +56,7 @@ class Rough(NamedTuple):
     """Users in the form of an index: the score of a row is ``scale`` * product + ``offset``.
 
     Attributes:
-        codes: int8 [users, dims], or their float32 vectors where the index has no codes.
+        codes: int16 [users, dims].
         scale: float64 [users], to be multiplied by the block's.
         offset: the product with the index's centre, float64 [users].
         size: norms of the vectors, float64 [users].
@@ -53,25 +73,32 @@ class Rough(NamedTuple):
 def make_rough(users: Tensor, index: ItemIndex) -> Rough:
     """Round float32 [users, dims] as the index's vectors were."""
     size = torch.linalg.vector_norm(users.double(), dim=1)
-    if not len(index.codes):
-        nothing = torch.zeros_like(size)
-        return Rough(users, torch.ones_like(size), nothing, size, nothing)
     codes, scale, wrong = quantize(users.double() @ index.rotation, per_row=True)
     return Rough(codes, scale, users.double() @ index.centre, size, wrong)
 
 
-def float32_error(dims: int) -> float:
-    """Bound of a float32 product's error, and of a score's last rounding, by |u| |v|."""
-    error = (dims + 4) * 2.0**-24 * (1.0 + 2.0**-8)
-    # torch may be told to multiply in TF32 or bfloat16.
-    return error if torch.get_float32_matmul_precision() == "highest" else error + 2.0**-6
-
-
 def describe_blocks(index: ItemIndex) -> Blocks:
     """What the loops are told of an index's blocks."""
-    slack = 2.0**-23 if len(index.codes) else float32_error(index.dims)
     centre = float(torch.linalg.vector_norm(index.centre))
-    return Blocks(index.scale.numpy(), index.radius.numpy(), index.error.numpy(), centre, slack)
+    return Blocks(index.scale.numpy(), index.radius.numpy(), index.error.numpy(), centre)
+
+
+class Pairs(NamedTuple):
+    """Users and rows that they must not have, block by block.
+
+    Attributes:
+        user, row: int64 [pairs].
+        edges: where the pairs of each block begin, and the last ones end, int64 [blocks + 1].
+    """
+
+    user: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int64]
+
+
+_PANELS_AT_ONCE = 4
+"""Their codes, some 16 KB, stay in the first cache while all users pass."""
+_PANELS, _STEPS = BLOCK // PANEL, PANEL // TILE_ITEMS
 
 
 def scan(
@@ -85,22 +112,100 @@ def scan(
         hidden: what to leave out.
         users, rows, blocks, buffer, scratch: what the loops are given.
     """
-    whole = len(index.codes) > 0
-    scores = torch.empty((len(rough.codes), BLOCK), dtype=torch.int32 if whole else torch.float32)
-    products = scores.numpy()
-    flat, lowest = products.reshape(-1), -(2**31) if whole else -np.inf
-    pairs = (hidden.user * BLOCK + hidden.row % BLOCK).numpy()
-    edges = torch.searchsorted(hidden.row, torch.arange(0, len(index) + BLOCK, BLOCK)).tolist()
-    limits = np.empty(1, products.dtype)
-    for block in range(len(index.radius)):
-        part = slice(block * BLOCK, min((block + 1) * BLOCK, len(index)))
-        real = part.stop - part.start
-        if whole:
-            torch._int_mm(rough.codes, index.codes[block], out=scores)
-        else:
-            torch.mm(rough.codes, index.vectors[part].T, out=scores[:, :real])
-        scores[:, real:] = lowest
-        if hidden.closed is not None:
-            scores[:, torch.nonzero(hidden.closed[part])[:, 0]] = lowest
-        flat[pairs[edges[block] : edges[block + 1]]] = lowest
-        collect(products, block, users, rows, blocks, n, buffer, scratch, limits, whole)
+    closed = torch.ones(len(index.radius) * BLOCK, dtype=torch.bool)
+    closed[: len(index)] = False if hidden.closed is None else hidden.closed
+    pairs = _sort_pairs(hidden.user.numpy(), hidden.row.numpy(), len(index.radius))
+    _scan(
+        index.codes.numpy(), pack_users(rough.codes), pairs, _to_bits(closed).reshape(-1, _PANELS),
+        users, rows, blocks, n, buffer, scratch,
+    )  # fmt: skip
+
+
+@compiled()
+def _sort_pairs(user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], blocks: int) -> Pairs:
+    """Pairs by their block (a counting sort)."""
+    edges = np.zeros(blocks + 1, np.int64)
+    for at in range(len(row)):
+        edges[row[at] // BLOCK + 1] += 1
+    edges = np.cumsum(edges)
+    next_place, users, rows = edges.copy(), np.empty_like(user), np.empty_like(row)
+    for at in range(len(row)):
+        block = row[at] // BLOCK
+        place = next_place[block]
+        users[place], rows[place] = user[at], row[at]
+        next_place[block] += 1
+    return Pairs(users, rows, edges)
+
+
+def _to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
+    """Flags [rows] as numbers of 32 of them, the first is the lowest bit."""
+    return np.packbits(flags.numpy(), bitorder="little").view(np.dtype("<u4"))
+
+
+@compiled()
+def _scan(
+    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], pairs: Pairs,
+    closed: npt.NDArray[np.uint32], users: Users, rows: Rows, blocks: Blocks, n: int,
+    buffer: Buffer, scratch: Scratch,
+) -> None:  # fmt: skip
+    """``scan``, block by block. (Its inner loop calls nothing: each call would count references.)
+
+    Args:
+        closed: a bit a row, uint32 [blocks, panels of a block].
+    """
+    limits = np.full((len(tiles), TILE_USERS), np.int32(LARGEST), np.int32)
+    products = np.empty((TILE_USERS, TILE_ITEMS), np.int32)
+    masks = np.empty(TILE_USERS, np.uint32)
+    hidden = np.zeros((len(tiles), TILE_USERS, _PANELS), np.uint32)
+    filled, kept, kept_products = buffer.filled, buffer.rows, buffer.products
+    for block in range(len(blocks.radius)):
+        _begin_block(users, blocks, buffer, pairs, closed, block, limits, hidden)
+        for group in range(0, _PANELS, _PANELS_AT_ONCE):
+            for tile in range(len(tiles)):
+                step = (block * _PANELS + group) * _STEPS
+                last = step + _PANELS_AT_ONCE * _STEPS
+                while True:
+                    step = multiply_until(codes, step, last, tiles, tile, limits, products, masks)
+                    if step == last:
+                        break
+                    row = step * TILE_ITEMS
+                    for place in range(TILE_USERS):
+                        covered = hidden[tile, place, row % BLOCK // PANEL]
+                        left = masks[place] & ~(covered >> np.uint32(row % PANEL))
+                        if not left:
+                            continue
+                        user = tile * TILE_USERS + place
+                        count = filled[user]
+                        if count + TILE_ITEMS > kept.shape[1]:
+                            count = make_room(users, rows, blocks, user, n, buffer, scratch, count)
+                            limits[tile, place] = find_product(users, blocks, buffer, user, block)
+                        while left and count != LOST:
+                            at = lowest_bit(left)
+                            kept[user, count] = row + at
+                            kept_products[user, count] = products[place, at]
+                            left &= left - np.uint32(1)
+                            count += 1
+                        filled[user] = count
+                    step += 1
+
+
+@compiled()
+def _begin_block(
+    users: Users, blocks: Blocks, buffer: Buffer, pairs: Pairs, closed: npt.NDArray[np.uint32],
+    block: int, limits: npt.NDArray[np.int32], hidden: npt.NDArray[np.uint32],
+) -> None:  # fmt: skip
+    """Write what products are compared with, and a bit for each row that is left out of a list.
+
+    Args:
+        limits: int32 [tiles, TILE_USERS].
+        hidden: uint32 [tiles, TILE_USERS, panels].
+    """
+    for user in range(len(buffer.filled)):
+        tile, place = user // TILE_USERS, user % TILE_USERS
+        limits[tile, place] = find_product(users, blocks, buffer, user, block)
+        for panel in range(_PANELS):
+            hidden[tile, place, panel] = closed[block, panel]
+    for at in range(pairs.edges[block], pairs.edges[block + 1]):
+        user, row = pairs.user[at], pairs.row[at] - block * BLOCK
+        bit = np.uint32(1) << np.uint32(row % PANEL)
+        hidden[user // TILE_USERS, user % TILE_USERS, row // PANEL] |= bit

@@ -27,8 +27,8 @@ def describe_memory(
         clusters: lists may be approximate.
     """
     dims = int(getattr(config, "dims", 0))
-    # float32 in the model and again by rows of the index, and a byte of codes.
-    shared = catalogue * (9 * dims + _ITEM_BYTES) + rules
+    # float32 in the model and again by rows of the index, and two bytes of codes.
+    shared = catalogue * (10 * dims + _ITEM_BYTES) + rules
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)

@@ -24,7 +24,7 @@ from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 from recsys.score.lists import Lists, fill, join, obey, rank_popular
 
 SCORES_AT_ONCE = 32_000_000
-_USERS_AT_ONCE = 512
+_USERS_AT_ONCE = 256
 
 
 def rank_histories(

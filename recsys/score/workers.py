@@ -23,6 +23,7 @@ _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
     f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
 )
+_REASONS = pa.array([schemas.POPULAR_REASON, schemas.MODEL_REASON, schemas.PINNED_REASON])
 
 
 def rank_in_workers(
@@ -99,15 +100,15 @@ def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
     real = lists.items > 0
     lengths = real.sum(axis=1)
     ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
-    reasons = np.where(lists.from_model, schemas.MODEL_REASON, schemas.POPULAR_REASON)
+    reason = lists.from_model.astype(np.int8)
     if lists.pinned is not None:
-        reasons = np.where(lists.pinned, schemas.PINNED_REASON, reasons)
+        reason[lists.pinned] = len(_REASONS) - 1
     entries = pa.StructArray.from_arrays(
         [
             pa.array(ranks[real]),
             item_ids.take(pa.array(lists.items[real])),
             pa.array(lists.scores[real], pa.float32()),
-            pa.array(reasons[real], pa.string()),
+            _REASONS.take(pa.array(reason[real])),
         ],
         [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
     )

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys.models import SequenceTransformer, TransformerConfig
-from recsys.ranking import exact_top_n, item_index
-from recsys.ranking.candidates import CHUNK, Users, bound
+from recsys.ranking import exact_top_n
+from recsys.ranking.candidates import bound
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.exact_top_n import rank_products
 from recsys.ranking.histories import Histories
 from recsys.ranking.item_index import BLOCK, ItemIndex, build_index, load_index
 from recsys.ranking.rough_scores import describe_blocks, make_rough
+from recsys.ranking.tiles import TILE_ITEMS
 from recsys.ranking.top_n import IntArray, RankedItems
 from recsys.score.ranker import index_items, rank_histories
 
 pytestmark = pytest.mark.torch
 
-WITH_CODES = [True, False] if item_index.multiplies_codes_fast() else [False]
 MANY = 5 * BLOCK + 300
 
 
@@ -59,8 +59,8 @@ def check(
     assert (ranked.items.dtype, ranked.scores.dtype) == (torch.int64, torch.float32)
 
 
-# Few different values, so that ties are everywhere; and values that differ by less than rounding
-# to int8 or bfloat16, or a float32 product, can tell apart.
+# Few different values, so that ties are everywhere; and values that differ by less than codes or a
+# float32 product can tell apart.
 TIED = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0])
 NEAR = st.sampled_from([1.0, 1.0 + 2.0**-23, 1.0 - 2.0**-24, 1.0 + 2.0**-12, -1.0, 1e-30, 3e4])
 Case = tuple[Tensor, Tensor, Tensor, int, list[IntArray]]
@@ -88,22 +88,21 @@ def lose(users: Tensor, _: object, __: object, n: int, *___: object) -> tuple[Ra
 
 
 @pytest.mark.parametrize("way", ["compiled", "wild", "dense"])
-@pytest.mark.parametrize("use_codes", WITH_CODES)
 @settings(max_examples=50, deadline=None)
 @given(case=cases(), data=st.data())
-def test_equals_a_full_sort(use_codes: bool, way: str, case: Case, data: st.DataObject) -> None:
+def test_equals_a_full_sort(way: str, case: Case, data: st.DataObject) -> None:
     users, vectors, rankable, n, seen = case
     size = len(vectors)
     shown = data.draw(st.none() | st.lists(st.booleans(), min_size=size, max_size=size))
     mask = None if shown is None else torch.tensor(shown)
-    index = build_index(vectors, rankable, use_codes=use_codes)
+    index = build_index(vectors, rankable)
     with pytest.MonkeyPatch.context() as patch:
         if way == "dense":  # as on a GPU, and for users whom the loops lost
             patch.setattr(exact_top_n, "_rank_compiled", lose)
         if way == "wild":
             # Any floor, a wrong one too, and hardly any room.
             patch.setattr(exact_top_n, "_place", lambda *_: 1)
-            patch.setattr(exact_top_n, "_capacity", lambda n: n + CHUNK)
+            patch.setattr(exact_top_n, "_capacity", lambda n: n + TILE_ITEMS)
         ranked = rank_products(users, index, n, seen, mask)
     check(ranked, users, vectors, rankable if mask is None else rankable & mask, seen)
 
@@ -114,7 +113,7 @@ def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
     vectors = torch.randn(items + 1, dims, generator=generator)
     if kind == "biases":  # one column is far larger than the others, and nearly common to all
         vectors[:, 0] = 40.0 + 8.0 * vectors[:, 0]
-    if kind == "near ties":  # less than one step of int8 or bfloat16 between all of them
+    if kind == "near ties":  # less than a float32 product can tell between all of them
         vectors = torch.ones(items + 1, dims) + 1e-4 * vectors
     if kind == "copies":
         vectors = vectors[torch.arange(items + 1) % 7]
@@ -124,7 +123,6 @@ def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["normal", "biases", "near ties", "copies", "lengths"])
-@pytest.mark.parametrize("use_codes", WITH_CODES)
 @settings(max_examples=2, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -132,7 +130,7 @@ def make_catalogue(kind: str, items: int, dims: int, seed: int) -> Tensor:
     share=st.sampled_from([None, 0.001, 0.02, 0.5, 0.99]),
 )
 def test_equals_a_full_sort_over_several_blocks(
-    use_codes: bool, kind: str, seed: int, n: int, share: float | None
+    kind: str, seed: int, n: int, share: float | None
 ) -> None:
     vectors = make_catalogue(kind, MANY, 24, seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -140,29 +138,27 @@ def test_equals_a_full_sort_over_several_blocks(
     rankable = torch.rand(MANY + 1, generator=generator) < 0.9
     seen = [np.arange(5, 400), np.arange(0), np.arange(1, MANY + 9, 2)]
     shown = None if share is None else torch.rand(MANY + 1, generator=generator) < share
-    index = build_index(vectors, rankable, use_codes=use_codes)
+    index = build_index(vectors, rankable)
     ranked = rank_products(users, index, n, seen, shown)
     check(ranked, users, vectors, rankable if shown is None else rankable & shown, seen)
 
 
-@pytest.mark.parametrize("use_codes", WITH_CODES)
-def test_bounds_hold(use_codes: bool) -> None:
+def test_bounds_hold() -> None:
     for kind in ("normal", "biases", "near ties", "lengths"):
         vectors = make_catalogue(kind, MANY, 16, 3)
-        index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool), use_codes=use_codes)
+        index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool))
         users = torch.randn(20, 16)
         rough, blocks = make_rough(users, index), describe_blocks(index)
-        given = Users(*(c.numpy() for c in (users.double(), *rough[1:], rough.size)))
-        codes = index.codes.transpose(1, 2).reshape(-1, 16)[:MANY] if use_codes else index.vectors
-        # Of int8 exact in float32, as all are below 2^24.
-        product = (rough.codes.float() @ codes.float().T).double()
+        codes = index.codes.transpose(1, 2).reshape(-1, 16)[:MANY]
+        product = rough.codes.double() @ codes.double().T
         scale = index.scale.repeat_interleave(BLOCK)[:MANY]
         found = rough.scale[:, None] * scale * product + rough.offset[:, None]
         user, row = torch.arange(20).repeat_interleave(MANY), torch.arange(MANY).repeat(20)
         scores = score_pairs(users, index.vectors, user, row, index.longest).double()
         wrong = (scores.view(20, MANY) - found).abs()
-        every = range(len(index.radius))
-        most = torch.tensor([[bound(given, blocks, u, b) for b in every] for u in range(20)])
+        ours = list(zip(rough.wrong.tolist(), rough.size.tolist(), strict=True))
+        theirs = list(zip(blocks.radius, blocks.error, strict=True))
+        most = torch.tensor([[bound(*u, *b, blocks.centre) for b in theirs] for u in ours])
         most = most.double().repeat_interleave(BLOCK, dim=1)[:, :MANY]
         assert (wrong <= most).all(), kind
 
@@ -175,21 +171,20 @@ def rank_by(size: int, users: Tensor, index: ItemIndex, seen: list[IntArray]) ->
     return RankedItems(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def test_batches_codes_and_room_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_and_room_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = make_catalogue("near ties", MANY, 24, 5)
     rankable = torch.ones(MANY + 1, dtype=torch.bool)
     users, seen = torch.randn(40, 24), [np.arange(1, 50)] * 40
-    first = rank_products(users, build_index(vectors, rankable, use_codes=False), 9, seen)
-    for use_codes in WITH_CODES:
-        index = build_index(vectors, rankable, use_codes=use_codes)
-        found = [rank_by(size, users, index, seen) for size in (1, 7, 40)]
-        with monkeypatch.context() as patch:
-            # More candidates than there is room for: the best ones are taken in between.
-            patch.setattr(exact_top_n, "_capacity", lambda n: n + CHUNK)
-            found.append(rank_by(40, users, index, seen))
-        for ranked in found:
-            assert torch.equal(ranked.items, first.items)
-            assert torch.equal(ranked.scores, first.scores)
+    index = build_index(vectors, rankable)
+    found = [rank_by(size, users, index, seen) for size in (1, 7, 40)]
+    # More candidates than there is room for: the best ones are taken in between.
+    monkeypatch.setattr(exact_top_n, "_capacity", lambda n: n + TILE_ITEMS)
+    found.append(rank_by(40, users, index, seen))
+    monkeypatch.setattr(exact_top_n, "_rank_compiled", lose)
+    found.append(rank_by(40, users, index, seen))
+    for ranked in found[1:]:
+        assert torch.equal(ranked.items, found[0].items)
+        assert torch.equal(ranked.scores, found[0].scores)
 
 
 def test_a_score_is_the_dot_product_rounded_whatever_cancels() -> None:
@@ -201,9 +196,8 @@ def test_a_score_is_the_dot_product_rounded_whatever_cancels() -> None:
     assert found.tolist() == [1.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("use_codes", WITH_CODES)
 def test_what_float64_can_not_round_is_no_loss(
-    use_codes: bool, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Scores of exactly 0, and sums that lie in the middle of two float32, or next to it."""
     users = torch.zeros(2, 8)
@@ -211,7 +205,7 @@ def test_what_float64_can_not_round_is_no_loss(
     users[1, :3] = torch.tensor([1.0, 2.0**-24, 2.0**-50])
     vectors = torch.eye(8)[torch.arange(MANY + 1) % 8]
     vectors[1::16], vectors[2::16] = 1.0, -1.0
-    index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool), use_codes=use_codes)
+    index = build_index(vectors, torch.ones(MANY + 1, dtype=torch.bool))
     monkeypatch.setattr(exact_top_n, "rank_all", None)
     ranked = rank_products(users, index, 2000)
     check(ranked, users, vectors, torch.ones(MANY + 1), [np.arange(0)] * 2)

@@ -1,0 +1,98 @@
+"""Tiles of products of codes against numpy's int64, and the threshold that spares a sort."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.ranking.candidates import _find_last
+from recsys.ranking.tiles import (
+    PANEL,
+    TILE_ITEMS,
+    TILE_USERS,
+    largest_code,
+    multiply_until,
+    pack_items,
+    pack_users,
+)
+
+pytestmark = pytest.mark.torch
+
+
+@numba.njit  # not kept: the tile is compiled into it
+def multiply_all(
+    items: np.ndarray, users: np.ndarray, limits: np.ndarray, found: np.ndarray, bits: np.ndarray
+) -> None:
+    """Write what ``multiply_until`` hands out, at the place of its tile."""
+    products = np.empty((TILE_USERS, TILE_ITEMS), np.int32)
+    masks = np.empty(TILE_USERS, np.uint32)
+    last = len(items) * (PANEL // TILE_ITEMS)
+    for tile in range(len(users)):
+        step = 0
+        while True:
+            step = multiply_until(items, step, last, users, tile, limits, products, masks)
+            if step == last:
+                break
+            found[tile, :, step], bits[tile, :, step] = products, masks
+            step += 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    users=st.integers(1, 3 * TILE_USERS),
+    items=st.integers(1, 3 * PANEL),
+    dims=st.integers(1, 70),
+    extreme=st.booleans(),
+    share=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
+)
+def test_products_are_exact_and_those_that_reach_a_limit_are_found(
+    seed: int, users: int, items: int, dims: int, extreme: bool, share: float
+) -> None:
+    dice, most = np.random.default_rng(seed), largest_code(dims)
+    ours, theirs = (
+        dice.integers(-most, most, (rows, dims), endpoint=True) for rows in (users, items)
+    )
+    if extreme:
+        ours, theirs = np.full_like(ours, most), np.where(theirs < 0, -most, most)
+    product = ours @ theirs.T
+    rows = -(-items // PANEL) * PANEL
+    packed = pack_items(torch.from_numpy(theirs.astype(np.int16)), rows).contiguous().numpy()
+    tiles = pack_users(torch.from_numpy(ours.astype(np.int16)))
+    # Users that are not there ask for nothing; a limit that none, some or all products reach.
+    limits = np.full(len(tiles) * TILE_USERS, 2**31 - 1, np.int32)
+    limits[:users] = np.quantile(product, 1.0 - share, axis=1, method="higher") + (share == 0.0)
+    steps = rows // TILE_ITEMS
+    found = np.zeros((len(tiles), TILE_USERS, steps, TILE_ITEMS), np.int32)
+    bits = np.zeros((len(tiles), TILE_USERS, steps), np.uint32)
+    multiply_all(packed, tiles, limits.reshape(-1, TILE_USERS), found, bits)
+    reached = (bits[..., None] >> np.arange(TILE_ITEMS, dtype=np.uint32)) & 1 == 1
+    reached = reached.reshape(-1, rows)[:users, :items]
+    assert (reached == (product >= limits[:users, None])).all()
+    assert (found.reshape(-1, rows)[:users, :items][reached] == product[reached]).all()
+
+
+def test_the_largest_codes_of_any_dims_fit_their_sum() -> None:
+    for dims in [*range(1, 3000), 2**16]:
+        assert dims * largest_code(dims) ** 2 < 2**31 - 1
+        assert largest_code(dims) >= 180
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_at_least_n_values_reach_the_last_one(data: st.DataObject) -> None:
+    kind = st.sampled_from([0.0, 1.0, -1e-36, 5e-324]) | st.floats(-1e38, 1e38)
+    values = np.array(data.draw(st.lists(kind, min_size=1, max_size=60)))
+    n = data.draw(st.integers(1, len(values)))
+    last = _find_last(np.append(values, np.inf), len(values), n)
+    assert last in values
+    assert (values >= last).sum() >= n
+
+
+def test_few_more_than_n_values_reach_the_last_one() -> None:
+    values = np.random.default_rng(1).standard_normal(500)
+    assert (values >= _find_last(values, 500, 100)).sum() <= 110

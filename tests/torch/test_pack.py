@@ -108,12 +108,12 @@ def test_a_model_without_vectors_has_no_index(tmp_path: Path) -> None:
 def test_memory_is_told_by_items_and_length() -> None:
     config = TransformerConfig(ITEMS, 50, dims=64, blocks=1, heads=2, dropout=0.0)
     line = describe_memory(config, 10_000_000, 100)
-    # Ten million times 9 x 64 + 60 bytes.
-    assert line.startswith("scoring with 10,000,000 items × 64 dims needs 5.9 GiB that")
+    # Ten million times 10 x 64 + 60 bytes.
+    assert line.startswith("scoring with 10,000,000 items × 64 dims needs 6.5 GiB that")
     assert describe_memory(config, 10_000_000, 1000) != line
     # 72 bytes an item and the centroids more.
     assert clusters_bytes(10_000_000, 64) == 10_000_000 * 72 + 4 * 64 * 12_649
     more = describe_memory(config, 10_000_000, 100, clusters=True)
-    assert more.startswith("scoring with 10,000,000 items × 64 dims needs 6.6 GiB that")
+    assert more.startswith("scoring with 10,000,000 items × 64 dims needs 7.2 GiB that")
     # 809,536 vectors are learned from.
     assert more.endswith("the driver maps as much and needs 0.9 GiB to cluster the items")

@@ -1,4 +1,4 @@
-"""Compiled loops of the exact top-n: candidates are found, sorted out and put in order.
+"""Compiled loops of the exact top-n: candidates are sorted out and put in order.
 
 A user's candidates lie in a row of a fixed size. When it is full, those that n others surely beat
 leave it; where all are too near to each other for that, exact scores leave the n best. See

@@ -1,4 +1,4 @@
-"""The first pass of the exact top-n: rough scores and how far they may be off; ``exact_top_n``."""
+"""The first pass of the exact top-n: all items that may be in a list are found; ``exact_top_n``."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def make_room(
 def _find_last(values: Floats, count: int, n: int) -> float:
     """One of the first ``count`` values that at least n of them reach, and few more.
 
-    By a histogram: the n-th largest itself costs four times as much, and is not needed.
+    By a histogram: to find the n-th largest itself costs more, and is not needed.
     """
     low, high = values[0], values[0]
     for at in range(count):

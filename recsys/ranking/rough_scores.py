@@ -83,7 +83,7 @@ def describe_blocks(index: ItemIndex) -> Blocks:
     return Blocks(index.scale.numpy(), index.radius.numpy(), index.error.numpy(), centre)
 
 
-class Pairs(NamedTuple):
+class HiddenPairs(NamedTuple):
     """Users and rows that they must not have, block by block.
 
     Attributes:
@@ -122,7 +122,9 @@ def scan(
 
 
 @compiled()
-def _sort_pairs(user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], blocks: int) -> Pairs:
+def _sort_pairs(
+    user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], blocks: int
+) -> HiddenPairs:
     """Pairs by their block (a counting sort)."""
     edges = np.zeros(blocks + 1, np.int64)
     for at in range(len(row)):
@@ -134,7 +136,7 @@ def _sort_pairs(user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], blocks:
         place = next_place[block]
         users[place], rows[place] = user[at], row[at]
         next_place[block] += 1
-    return Pairs(users, rows, edges)
+    return HiddenPairs(users, rows, edges)
 
 
 def _to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
@@ -144,7 +146,7 @@ def _to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
 
 @compiled()
 def _scan(
-    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], pairs: Pairs,
+    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], pairs: HiddenPairs,
     closed: npt.NDArray[np.uint32], users: Users, rows: Rows, blocks: Blocks, n: int,
     buffer: Buffer, scratch: Scratch,
 ) -> None:  # fmt: skip
@@ -191,8 +193,9 @@ def _scan(
 
 @compiled()
 def _begin_block(
-    users: Users, blocks: Blocks, buffer: Buffer, pairs: Pairs, closed: npt.NDArray[np.uint32],
-    block: int, limits: npt.NDArray[np.int32], hidden: npt.NDArray[np.uint32],
+    users: Users, blocks: Blocks, buffer: Buffer, pairs: HiddenPairs,
+    closed: npt.NDArray[np.uint32], block: int, limits: npt.NDArray[np.int32],
+    hidden: npt.NDArray[np.uint32],
 ) -> None:  # fmt: skip
     """Write what products are compared with, and a bit for each row that is left out of a list.
 

@@ -1,13 +1,13 @@
 """Products of integer codes, some users by some items, compared while they are in registers.
 
-A matrix product that writes its scores and a loop that reads them again cost twice what the
+A matrix product that writes its scores and a loop that reads them again cost up to twice what the
 product costs: here a tile of products is kept in registers, and leaves them only where one of them
 reaches its user's limit, which few do.
 
 Codes are int16, so small that a product of two vectors fits into int32 (``largest_code``): all of
 it is exact. The steps are plain operations on vectors of LLVM, which numba compiles for the machine
-that it is on: `vpmaddwd` and `vpaddd` with AVX2 (32 products of codes a cycle, twice those of
-float32), `vpdpwssd` with VNNI, something else on other processors; the numbers are the same.
+that it is on: `vpmaddwd` and `vpaddd` with AVX2 (an instruction multiplies 16 codes, one of float32
+8 numbers), `vpdpwssd` with VNNI, something else on other processors; the numbers are the same.
 The shape of the tile is that of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
 Multiplication", section 5: as many sums as there are registers, each operand loaded once for many.
 """

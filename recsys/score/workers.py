@@ -23,6 +23,7 @@ _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
     f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
 )
+# By whether an item is the model's (0, 1), then of pins.
 _REASONS = pa.array([schemas.POPULAR_REASON, schemas.MODEL_REASON, schemas.PINNED_REASON])
 
 
@@ -102,7 +103,7 @@ def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
     ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
     reason = lists.from_model.astype(np.int8)
     if lists.pinned is not None:
-        reason[lists.pinned] = len(_REASONS) - 1
+        reason[lists.pinned] = 2
     entries = pa.StructArray.from_arrays(
         [
             pa.array(ranks[real]),

@@ -69,27 +69,47 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, mask: Tensor, rotation: Tensor | None, asked: int) -> Tensor:
         """What the last ``asked`` positions look for in all."""
-        users, length, dims = x.shape
-        if asked == length:
-            queries, keys, values = self._split(self.queries_keys_values(x), 3)
+        if asked == 1 and rotation is None:
+            mixed = self._attend_from_last(x, mask[:, :, -1])
         else:
-            weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
-            (queries,) = self._split(
-                functional.linear(x[:, -asked:], weight[:dims], bias[:dims]), 1
-            )
-            keys, values = self._split(functional.linear(x, weight[dims:], bias[dims:]), 2)
-            mask = mask[:, :, -asked:]
-        if rotation is not None:
-            queries, keys = rotate(queries, rotation[-asked:]), rotate(keys, rotation)
-        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values = self._split(self.queries_keys_values(x), 3)
+            queries, mask = queries[:, :, -asked:], mask[:, :, -asked:]
+            if rotation is not None:
+                queries, keys = rotate(queries, rotation[-asked:]), rotate(keys, rotation)
+            mixed = self._mix(queries, keys, values, mask).transpose(1, 2)
+        out: Tensor = self.attention_output(mixed.reshape(len(x), asked, -1))
+        return out
+
+    def _attend_from_last(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the last position finds, float [users, heads, head_dims]; mask [users, ..., length].
+
+        For one query it costs less to multiply it by the weights of keys than to make the keys of
+        all positions, and what is mixed by the weights of values: q (W x) = (q W) x. (The keys'
+        bias adds the same to all logits.) Source: DeepSeek-AI 2024, "DeepSeek-V2", section 2.1.2,
+        which absorbs these weights the same way.
+        """
+        dims = x.shape[2]
+        weights = self.queries_keys_values.weight.view(3, self.heads, -1, dims)
+        biases = self.queries_keys_values.bias.view(3, self.heads, -1)
+        queries = torch.einsum("ud,hkd->uhk", x[:, -1], weights[0]) + biases[0]
+        queries = torch.einsum("uhk,hkd->uhd", queries, weights[1])
+        # Heads take the place of positions: all look at the same states.
+        states = x[:, None]
+        mixed = self._mix(queries[:, None], states, states, mask[:, None], weights.shape[2])[:, 0]
+        return torch.einsum("uhd,hkd->uhk", mixed, weights[2]) + biases[2]
+
+    def _mix(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dims: int | None = None
+    ) -> Tensor:
+        """Scaled dot-product attention; ``dims`` of a head, where queries don't show them."""
+        return functional.scaled_dot_product_attention(
             queries,
             keys,
             values,
             attn_mask=mask if mask.dtype == torch.bool else mask.to(queries.dtype),
             dropout_p=self.dropout if self.training else 0.0,
+            scale=None if dims is None else dims**-0.5,
         )
-        out: Tensor = self.attention_output(mixed.transpose(1, 2).reshape(users, asked, dims))
-        return out
 
     def _split(self, x: Tensor, parts: int) -> Tensor:
         """By heads: [users, length, parts * dims] -> [parts, users, heads, length, head_dims]."""

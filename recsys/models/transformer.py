@@ -222,8 +222,9 @@ class SequenceTransformer(DotProductRecommender):
     def _embed(self, items: Tensor, vectors: Tensor) -> Tensor:
         # Through embedding: its gradient adds repeated rows up in a fixed order. Inputs are larger
         # than outputs by the root of the dims (Vaswani et al. 2017, section 3.4).
-        x = functional.embedding(items, vectors) * math.sqrt(self.config.dims)
-        x = x.masked_fill(self.bias_column, 0.0)
+        x = functional.embedding(items, vectors)
+        size = x.new_full((self.config.dims,), math.sqrt(self.config.dims))
+        x = x * size.masked_fill(self.bias_column, 0.0)
         if self.position_embedding is not None:
             x = x + self.position_embedding[: items.shape[1]].flip(0)
         return x

@@ -30,18 +30,19 @@ nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import LOST, Buffer, Rows, Scratch, Users, take_best
+from recsys.ranking.candidates import take_best
 from recsys.ranking.dense_top_n import rank_all
 from recsys.ranking.exact_scores import doubt_sums
+from recsys.ranking.floors import guess_floors
 from recsys.ranking.item_index import ItemIndex
 from recsys.ranking.rough_scores import Hidden, Rough, describe_blocks, make_rough, scan
+from recsys.ranking.scan_state import LOST, Buffer, Rows, Scratch, Users
 from recsys.ranking.top_n import (
     NAN_MESSAGE,
     PADDING_ITEM,
@@ -53,7 +54,6 @@ from recsys.ranking.top_n import (
 
 _USERS_AT_ONCE = 256
 _LEAST_CAPACITY = 512
-_SAMPLED_TOGETHER = 8
 _LARGEST_SCORE = 1e38
 
 
@@ -123,7 +123,7 @@ def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItem
     if users.device.type != "cpu":
         return rank_all(users, index, n, hidden)
     rough = make_rough(users, index)
-    floor = _guess_floor(users, index, n, hidden)
+    floor = guess_floors(rough, index, n, hidden)
     found, lost = _rank_compiled(users, rough, index, n, hidden, floor)
     # Too high a floor leaves too few.
     few = torch.nonzero(~lost & (found.scores[:, -1] < floor))[:, 0]
@@ -169,30 +169,3 @@ def _rank_compiled(
 def _capacity(n: int) -> int:
     """Candidates that there is space for: few, to be near, and enough to make room seldom."""
     return max(_LEAST_CAPACITY, 4 * n)
-
-
-def _place(expected: float) -> int:
-    """Place in the sample of the item whose score becomes the floor.
-
-    Of the n best items so many are expected in the sample; with this margin one user in some
-    thousands has too high a floor, and is scanned again without one.
-    """
-    return math.ceil(expected + 3.5 * math.sqrt(expected) + 1.5)
-
-
-def _guess_floor(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
-    """A score that slightly more than n items should have, float64 [users]; -inf: any."""
-    sample = index.sample
-    place = _place(n * len(sample) / len(index))
-    if place > len(sample) // (2 * _SAMPLED_TOGETHER):
-        return users.new_full((len(users),), -torch.inf, dtype=torch.float64)
-    scores = users @ sample.T
-    inside = hidden.row % index.stride == 0
-    scores[hidden.user[inside], hidden.row[inside] // index.stride] = -torch.inf
-    if hidden.closed is not None:
-        scores[:, hidden.closed[:: index.stride]] = -torch.inf
-    # Among the largest of some that are far from each other: little is lost, and much faster.
-    width = scores.shape[1] // _SAMPLED_TOGETHER
-    some = scores[:, : width * _SAMPLED_TOGETHER]
-    best = some.view(len(users), _SAMPLED_TOGETHER, width).amax(dim=1)
-    return torch.topk(best, place, dim=1, sorted=False).values.amin(dim=1).double()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +71,26 @@ class ItemIndex:
         return min(BLOCK, 2 ** math.ceil(math.log2(max(wanted, 1.0))))
 
     @cached_property
-    def sample(self) -> Tensor:
-        """Some of the vectors, of all lengths, float32 [rows / stride, dims]."""
-        return self.vectors[:: self.stride].contiguous()
+    def sample(self) -> Sample:
+        """Some of the items, of all lengths."""
+        vectors = (self.vectors[:: self.stride].double() - self.centre) @ self.rotation
+        codes, scale, _ = quantize(vectors, per_row=False)
+        rows = -(-len(codes) // PANEL) * PANEL
+        return Sample(pack_items(codes, rows).contiguous(), float(scale[0]), len(codes))
+
+
+class Sample(NamedTuple):
+    """Every so many items of an index.
+
+    Attributes:
+        codes: int16, laid out as ``ItemIndex.codes``.
+        scale: of all codes.
+        size: items; zeros follow.
+    """
+
+    codes: Tensor
+    scale: float
+    size: int
 
 
 def build_index(

@@ -9,19 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import (
-    LARGEST,
-    LOST,
-    Blocks,
-    Buffer,
-    Rows,
-    Scratch,
-    Users,
-    find_product,
-    make_room,
-)
+from recsys.ranking.candidates import LARGEST, find_product, make_room
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 from recsys.ranking.machine_code import compiled
+from recsys.ranking.scan_state import LOST, Blocks, Buffer, Rows, Scratch, Users
 from recsys.ranking.tiles import (
     PANEL,
     TILE_ITEMS,
@@ -116,7 +107,7 @@ def scan(
     closed[: len(index)] = False if hidden.closed is None else hidden.closed
     pairs = _sort_pairs(hidden.user.numpy(), hidden.row.numpy(), len(index.radius))
     _scan(
-        index.codes.numpy(), pack_users(rough.codes), pairs, _to_bits(closed).reshape(-1, _PANELS),
+        index.codes.numpy(), pack_users(rough.codes), pairs, to_bits(closed).reshape(-1, _PANELS),
         users, rows, blocks, n, buffer, scratch,
     )  # fmt: skip
 
@@ -139,7 +130,7 @@ def _sort_pairs(
     return HiddenPairs(users, rows, edges)
 
 
-def _to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
+def to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
     """Flags [rows] as numbers of 32 of them, the first is the lowest bit."""
     return np.packbits(flags.numpy(), bitorder="little").view(np.dtype("<u4"))
 

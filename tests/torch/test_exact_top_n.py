@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys.models import SequenceTransformer, TransformerConfig
-from recsys.ranking import exact_top_n
+from recsys.ranking import exact_top_n, floors
 from recsys.ranking.candidates import bound
 from recsys.ranking.exact_scores import score_pairs
 from recsys.ranking.exact_top_n import rank_products
@@ -101,7 +101,7 @@ def test_equals_a_full_sort(way: str, case: Case, data: st.DataObject) -> None:
             patch.setattr(exact_top_n, "_rank_compiled", lose)
         if way == "wild":
             # Any floor, a wrong one too, and hardly any room.
-            patch.setattr(exact_top_n, "_place", lambda *_: 1)
+            patch.setattr(floors, "_place", lambda *_: 1)
             patch.setattr(exact_top_n, "_capacity", lambda n: n + TILE_ITEMS)
         ranked = rank_products(users, index, n, seen, mask)
     check(ranked, users, vectors, rankable if mask is None else rankable & mask, seen)

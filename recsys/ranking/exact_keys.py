@@ -1,0 +1,103 @@
+"""Compiled: exact scores of candidates, as numbers that sort as lists do.
+
+A key sorts as score and item do: its upper half are the bits of the score, turned so that they sort
+as it does, the lower half is larger for a lower item_idx.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.ranking.machine_code import compiled
+from recsys.ranking.scan_state import Buffer, Floats, Rows, Scratch, Users
+
+_HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
+NO_KEY = -(2**63)
+"""Sorts before all keys."""
+
+
+@compiled("reassoc", "contract", "nsz")
+def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int) -> float:
+    """A dot product, added up in any order. (Whole arrays: counting references to parts costs.)"""
+    total = 0.0
+    for at in range(ours.shape[1]):
+        total += ours[user, at] * np.float64(theirs[row, at])
+    return total
+
+
+@compiled()
+def _add(one: float, other: float) -> tuple[float, float]:
+    """The sum of two float64 and what it loses (Knuth's TwoSum)."""
+    total = one + other
+    added = total - one
+    return total, (one - (total - added)) + (other - added)
+
+
+@compiled()
+def _multiply_twice(
+    ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int
+) -> tuple[float, float, float]:
+    """A dot product as a float64, what it lacks, and how far off that may be, generously.
+
+    Products are exact, and so is what each sum loses; only these losses are added up with errors.
+    Source: Ogita, Rump and Oishi 2005, "Accurate sum and dot product", algorithm 4.4.
+    """
+    total, rest, size = 0.0, 0.0, 0.0
+    for at in range(ours.shape[1]):
+        total, lost = _add(total, ours[user, at] * np.float64(theirs[row, at]))
+        rest += lost
+        size += abs(lost)
+    total, rest = _add(total, rest)
+    return total, rest, size * ours.shape[1] * 2.0**-52
+
+
+@compiled()
+def make_keys(
+    users: Users, rows: Rows, user: int, buffer: Buffer, scratch: Scratch, count: int
+) -> bool:
+    """Score candidates as ``exact_scores`` says and write ``keys``; whether that was possible."""
+    score = np.empty(1, np.float32)
+    bits = score.view(np.int32)
+    for at in range(count):
+        row = buffer.rows[user, at]
+        total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
+        score[0] = np.float32(total - doubt)
+        if score[0] != np.float32(total + doubt):
+            total, rest, error = _multiply_twice(users.vectors, user, rows.vectors, row)
+            if total + (rest + math.copysign(error, rest)) != total:
+                return False
+            score[0] = np.float32(total)
+        score[0] += np.float32(0.0)  # -0.0 is 0.0
+        upper = np.int64(bits[0])
+        if upper < 0:
+            upper ^= _TURN
+        scratch.keys[at] = (upper << 32) + (_HALF - rows.items[row])
+    return True
+
+
+@compiled()
+def scores_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The scores in keys."""
+    bits = np.empty(len(keys), np.int32)
+    for at in range(len(keys)):
+        upper = keys[at] >> 32
+        bits[at] = upper ^ _TURN if upper < 0 else upper
+    return bits.view(np.float32)
+
+
+@compiled()
+def read_keys(
+    keys: npt.NDArray[np.int64], items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+) -> None:
+    """Keys of users in rising order as lists; 0 and -inf behind their ends."""
+    for user in range(len(items)):
+        count = min(keys.shape[1], items.shape[1])
+        best = keys[user, ::-1][:count]
+        items[user, :count] = _HALF - (best & _HALF)
+        scores[user, :count] = scores_of(best)
+        while count and best[count - 1] == NO_KEY:
+            count -= 1
+        items[user, count:], scores[user, count:] = 0, -np.inf

@@ -1,0 +1,103 @@
+"""Guessed floors of the exact top-n: scores that slightly more than n items should reach.
+
+A floor is only a guess: whose list turns out not to reach it is ranked again without one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys.ranking.candidates import LARGEST, find_last
+from recsys.ranking.item_index import ItemIndex
+from recsys.ranking.machine_code import compiled
+from recsys.ranking.rough_scores import Hidden, Rough, to_bits
+from recsys.ranking.tiles import (
+    PANEL,
+    TILE_ITEMS,
+    TILE_USERS,
+    lowest_bit,
+    multiply_until,
+    pack_users,
+)
+
+_TOGETHER = 8
+_STEPS = PANEL // TILE_ITEMS
+
+
+def guess_floors(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
+    """From the products of a sample of items, float64 [users]; -inf: any score.
+
+    Of items that lie far from each other in the sample the largest product alone is looked at:
+    little is lost, and much faster.
+    """
+    codes, scale, count = index.sample
+    place = _place(n * count / len(index))
+    steps = max(1, len(codes) * _STEPS // _TOGETHER)
+    if 2 * place > steps * TILE_ITEMS:
+        return torch.full_like(rough.size, -torch.inf)
+    left_out = torch.ones(len(codes) * PANEL, dtype=torch.bool)
+    left_out[:count] = False if hidden.closed is None else hidden.closed[:: index.stride]
+    inside = hidden.row % index.stride == 0
+    products = _find_places(
+        codes.numpy(), pack_users(rough.codes), to_bits(left_out), hidden.user[inside].numpy(),
+        hidden.row[inside].numpy() // index.stride, steps, place,
+    )  # fmt: skip
+    return torch.from_numpy(products)[: len(rough.size)] * scale * rough.scale + rough.offset
+
+
+def _place(expected: float) -> int:
+    """Place in the sample of the item whose score becomes the floor.
+
+    Of the n best items so many are expected in the sample; with this margin one user in some
+    thousands has too high a floor, and is scanned again without one.
+    """
+    return math.ceil(expected + 3.5 * math.sqrt(expected) + 1.5)
+
+
+@compiled()
+def _find_places(
+    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], left_out: npt.NDArray[np.uint32],
+    user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], steps: int, place: int,
+) -> npt.NDArray[np.float64]:  # fmt: skip
+    """A product that ``place`` columns of a user reach, and few more, float64 [users]; -inf: none.
+
+    Args:
+        codes, tiles: of the sample and of users, see ``multiply_until``.
+        left_out: a bit a row of the sample, uint32 [panels].
+        user, row: pairs that are left out besides.
+        steps: columns, in steps of TILE_ITEMS; each has the largest product of its rows.
+    """
+    hidden = np.empty((len(tiles) * TILE_USERS, len(left_out)), np.uint32)
+    hidden[:] = left_out
+    for at in range(len(row)):
+        hidden[user[at], row[at] // PANEL] |= np.uint32(1) << np.uint32(row[at] % PANEL)
+    anything = np.full((len(tiles), TILE_USERS), np.int32(-LARGEST), np.int32)
+    products, masks = np.empty((TILE_USERS, TILE_ITEMS), np.int32), np.empty(TILE_USERS, np.uint32)
+    best = np.empty((TILE_USERS, steps * TILE_ITEMS), np.int32)
+    values, found = np.empty(steps * TILE_ITEMS), np.empty(len(hidden))
+    for tile in range(len(tiles)):
+        best[:] = np.int32(-LARGEST)
+        for step in range(len(codes) * _STEPS):
+            multiply_until(codes, step, step + 1, tiles, tile, anything, products, masks)
+            panel, first = step // _STEPS, np.uint32(step % _STEPS * TILE_ITEMS)
+            column = step % steps * TILE_ITEMS
+            for own in range(TILE_USERS):
+                covered = hidden[tile * TILE_USERS + own, panel] >> first & masks[own]
+                while covered:
+                    products[own, lowest_bit(covered)] = -LARGEST
+                    covered &= covered - np.uint32(1)
+                for at in range(TILE_ITEMS):
+                    best[own, column + at] = max(best[own, column + at], products[own, at])
+        for own in range(TILE_USERS):
+            count = 0
+            for at in range(best.shape[1]):
+                values[count] = best[own, at]
+                count += best[own, at] > -LARGEST
+            enough = count >= place
+            found[tile * TILE_USERS + own] = find_last(values, count, place) if enough else -np.inf
+    return found

@@ -16,13 +16,13 @@ of items the largest of a block is taken. Its own rounding and that of R, and th
 score to float32 (2^-24 of a score that is at most |u| |v|) are less than 2^-23 |u| (|w| + |c|),
 which is added.
 
-**Floors.** Each user has a guessed floor, from the scores of a sample of items. An item is excluded
-where its rough score plus its bound lies below; this is a comparison of integers with a number per
-user and block, made while the products are in registers (``tiles``). Candidates are then sorted out
-by their bounds, and those that remain are scored exactly (``candidates``, compiled). If the n-th
-best has at least the floor's score, nobody who was excluded belongs above it; otherwise the user is
-ranked again without a floor. On a GPU candidates come from a float32 product with all items
-(``dense_top_n``).
+**Floors.** Each user has a guessed floor, from rough scores of a sample of items (``floors``). An
+item is excluded where its rough score plus its bound lies below; this is a comparison of integers
+with a number per user and block, made while the products are in registers (``tiles``). Candidates
+are then sorted out by their bounds, and those that remain are scored exactly (``candidates``,
+``exact_keys``; compiled). If the n-th best has at least the floor's score, nobody who was excluded
+belongs above it; otherwise the user is ranked again without a floor. On a GPU candidates come from
+a float32 product with all items (``dense_top_n``).
 
 Source: rough scores and exact ones for what they can't exclude are the filter and refine steps of
 nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", section 3.1.2.

@@ -53,6 +53,8 @@ def build_session(settings: Settings, name: str) -> SparkSession:
             builder = builder.config("spark.driver.host", "127.0.0.1")
             builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
             builder = builder.config("spark.ui.enabled", "false")
+            # Spark describes each plan, and each change of it, for the pages that are off here.
+            builder = builder.config("spark.sql.ui.explainMode", "simple")
     log4j = conf_dir() / "log4j2.properties"
     options = {
         **_DELTA,

@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.processes import generate_log, measure_alone
+from benchmarks.spark_stages import read_totals
 
 DAY = date(2026, 1, 3)
 STEPS = ("ingest", "build_silver", "build_gold")
@@ -32,7 +33,6 @@ USER_EVENTS, ITEM_EVENTS = 20, 100
 
 def measure(who: str, log: str, small: str, folder: Path, warm_up: int) -> dict[str, Any]:
     """Of the last night: records, seconds a step, and what Spark counted."""
-    from benchmarks.stages import read_totals
     from recsys.config import load_settings
     from recsys.lake.session import build_session
 

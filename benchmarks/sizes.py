@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.processes import generate_log, processor_seconds
-from benchmarks.stages import read_totals
+from benchmarks.spark_stages import read_totals
 
 LAST = date(2026, 1, 3)
 DAYS = 8

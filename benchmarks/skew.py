@@ -63,7 +63,7 @@ def write_log(spark: Any, folder: str, events: int, users: int, bot_events: int)
 def measure(log: str, small: str, folder: Path) -> dict[str, Any]:
     """Seconds of the tasks of each stage, and what silver says."""
     from benchmarks.etl import our_night
-    from benchmarks.stages import stage_numbers, task_seconds
+    from benchmarks.spark_stages import stage_numbers, task_seconds
     from recsys import schemas
     from recsys.config import load_settings
     from recsys.lake.session import build_session

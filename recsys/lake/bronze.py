@@ -27,6 +27,7 @@ _ALL_MICROS = {
     "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
 }
 """Of a Parquet row's JSON: Spark's own formats stop at milliseconds."""
+_TASKS_A_CORE = 2
 _ROW_BITS = (1 << 33) - 1
 """Of monotonically_increasing_id: the row within its task, below the task's number."""
 _UNCUT = (".gz", ".deflate", ".snappy", ".zst", ".lz4")
@@ -41,7 +42,7 @@ def ingest_files(lake: Lake, log: LogFormat, files: Sequence[RawFile], run_date:
     """
     where = f"{schemas.INGEST_DATE} = '{run_date}'"
     with one_task_a_split(lake.spark):
-        records = read_records(lake.spark, log, files)
+        records = read_records(lake.spark, log, files).coalesce(_count_tasks(lake.spark, files))
         dated = records.withColumn(schemas.INGEST_DATE, F.lit(run_date))
         try:
             commit = lake.replace(schemas.BRONZE_EVENTS, dated, where)
@@ -70,6 +71,15 @@ def one_task_a_split(spark: SparkSession) -> Iterator[None]:
         yield
     finally:
         spark.conf.set(_PACKING, before)
+
+
+def _count_tasks(spark: SparkSession, files: Sequence[RawFile]) -> int:
+    """Tasks that write the records, and so files of bronze: few where the log's files are small.
+
+    Rows are numbered before the splits of several files are put into one task.
+    """
+    size = sum(file.size for file in files)
+    return max(_TASKS_A_CORE * spark.sparkContext.defaultParallelism, size // _split_bytes(spark))
 
 
 def _split_bytes(spark: SparkSession) -> int:

@@ -97,8 +97,14 @@ def log_date(log: LogFormat) -> Column:
         text = F.regexp_extract(schemas.SOURCE_FILE, _dated(log.files), 1)
     else:
         # The place is known: that costs far less than a pattern, for every record.
-        text = F.substring(schemas.SOURCE_FILE, len(before) + 1, len("2026-01-01"))
+        start = len(before.encode()) + 1
+        text = bytes_of(F.col(schemas.SOURCE_FILE), start, len("2026-01-01"))
     return F.to_date(text)
+
+
+def bytes_of(text: Column, start: int, length: int) -> Column:
+    """A part of a text whose place is known in bytes (from 1): Spark counts characters else."""
+    return F.substring(text.cast("binary"), start, length).cast("string")
 
 
 @dataclass(frozen=True)

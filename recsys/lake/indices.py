@@ -29,7 +29,7 @@ def append_new_ids(lake: Lake, table: Table, ids: DataFrame, index: str) -> int:
     cell = F.pmod(F.xxhash64(table.key[0]), F.lit(_CELLS))
     fresh = without_known(lake, table, ids, version).withColumn(_CELL, cell).persist()
     try:
-        counts = fresh.groupBy(_CELL).count().orderBy(_CELL).collect()
+        counts = sorted(fresh.groupBy(_CELL).count().collect())
         if not counts:
             return 0
         highest = _highest(lake, table, index, version)

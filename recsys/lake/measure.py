@@ -30,7 +30,7 @@ from recsys.lake.judge import ROWS, Past, Verdict
 
 _KEYS_A_SLICE = 1 << 17
 """So many keys are compared; the chance that two of them share a 64-bit hash is 5e-10."""
-_TABLE, _GROUP = "_table", "_group"
+_GROUP = "_group"
 _COUNTED = (_ROWS, _FIGURES) = ("_rows", "_figures")
 
 
@@ -52,10 +52,7 @@ class Measurement:
     _groups: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def query(self) -> DataFrame:
-        """One row a group of the night's rows: table, group, rows, and the figures of all checks.
-
-        Figures are whole numbers, so that the queries of several tables can be one union.
-        """
+        """One row a group of the night's rows: group, rows, and the figures of all checks."""
         figures = F.array(*[column.cast("bigint") for column in self._figure_columns.values()])
         counted = [F.count(F.lit(1)).alias(_ROWS), figures.alias(_FIGURES)]
         group = self.declared.group
@@ -64,9 +61,8 @@ class Measurement:
             measured = own.groupBy(F.col(group).alias(_GROUP)).agg(*counted)
         else:
             measured = own.agg(F.lit("").alias(_GROUP), *counted)
-        table = F.lit(self.declared.table.name).alias(_TABLE)
         # As text after the groups are made: not once a row.
-        return measured.select(table, F.col(_GROUP).cast("string").alias(_GROUP), *_COUNTED)
+        return measured.select(F.col(_GROUP).cast("string").alias(_GROUP), *_COUNTED)
 
     def judge_all(self, found: Sequence[Row]) -> list[tuple[Check, Verdict]]:
         """Judge every check, in the order they are declared, by the query's rows."""
@@ -78,7 +74,6 @@ class Measurement:
                     **dict(zip(self._figure_columns, row[_FIGURES], strict=True)),
                 }
                 for row in found
-                if row[_TABLE] == self.declared.table.name
             ),
             key=lambda group: str(group[_GROUP]),
         )

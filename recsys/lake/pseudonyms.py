@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import ConfigError, LakeError
+from recsys.lake.files import bytes_of
 from recsys.lake.local import local_frame
 from recsys.lake.operations import state_fact
 from recsys.lake.tables import Lake
@@ -97,11 +98,9 @@ def add_pseudonyms(rows: DataFrame, key: bytes | None) -> DataFrame:
     inner, outer = (bytearray(byte ^ pad for byte in block) for pad in (0x36, 0x5C))
     pads = local_frame(rows.sparkSession, [(inner, outer)], "_inner binary, _outer binary")
     raw = F.encode(F.col(schemas.RAW_USER_ID), "UTF-8")
-    return (
-        rows.crossJoin(F.broadcast(pads))
-        .withColumn(schemas.USER_ID, F.substring(_hash("_outer", _hash("_inner", raw)), 1, 32))
-        .drop("_inner", "_outer")
-    )
+    user_id = bytes_of(_hash("_outer", _hash("_inner", raw)), 1, _HEX_DIGITS)
+    keyed = rows.crossJoin(F.broadcast(pads)).withColumn(schemas.USER_ID, user_id)
+    return keyed.drop("_inner", "_outer")
 
 
 def _hash(pad: str, message: Column) -> Column:

@@ -30,6 +30,9 @@ _ALWAYS = {
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     # Else PySpark looks its own caller up at each use of a column, for messages that no user sees.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
+    # No two rows have the same: Parquet would number the words first, see that, and start again.
+    "spark.hadoop.parquet.enable.dictionary#event_id": "false",
+    "spark.hadoop.parquet.enable.dictionary#raw": "false",
     # Queries that run at the same time share the cores (Lake.in_parallel).
     "spark.scheduler.mode": "FAIR",
     # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.
@@ -53,6 +56,8 @@ def build_session(settings: Settings, name: str) -> SparkSession:
             builder = builder.config("spark.driver.host", "127.0.0.1")
             builder = builder.config("spark.driver.bindAddress", "127.0.0.1")
             builder = builder.config("spark.ui.enabled", "false")
+            # Spark describes each plan, and each change of it, for the pages that are off here.
+            builder = builder.config("spark.sql.ui.explainMode", "simple")
     log4j = conf_dir() / "log4j2.properties"
     options = {
         **_DELTA,

@@ -165,7 +165,7 @@ class Lake:
             context.setLocalProperty("spark.scheduler.pool", f"parallel-{number}")
             return write()
 
-        with ThreadPoolExecutor(len(writes)) as pool:
+        with ThreadPoolExecutor(max(1, len(writes))) as pool:
             futures = [pool.submit(run, number, write) for number, write in enumerate(writes)]
         return [future.result() for future in futures]
 

@@ -133,6 +133,21 @@ def test_offset_of_a_parquet_row_is_its_number_in_the_file(
         assert row[schemas.RAW] == f'{{"user":"{user}"}}'
 
 
+def test_many_small_files_are_written_by_few_tasks_and_keep_their_numbers(
+    make_lake: Callable[..., Lake], tmp_path: Path
+) -> None:
+    for file in range(20):
+        lines = (f"{file:02d}.json {n}" for n in range(1, 2 + file % 5))
+        write_json(tmp_path / f"logs/{file:02d}.json", lines)
+    rows = ingest(make_lake(), log_format(), tmp_path / "logs")
+    found = [
+        (r[schemas.SOURCE_FILE], r[schemas.SOURCE_OFFSET], r[schemas.RAW]) for r in rows.collect()
+    ]
+    assert len(found) == 60
+    assert all(raw == f"{name} {offset}" for name, offset, raw in found)
+    assert len(rows.inputFiles()) <= 2 * rows.sparkSession.sparkContext.defaultParallelism
+
+
 def test_blank_lines_keep_their_numbers(make_lake: Callable[..., Lake], tmp_path: Path) -> None:
     write_json(tmp_path / "logs/a.json", [EVENTS[0], "", EVENTS[1]])
     (tmp_path / "logs/b.json").write_text("")

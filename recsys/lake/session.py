@@ -30,9 +30,10 @@ _ALWAYS = {
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     # Else PySpark looks its own caller up at each use of a column, for messages that no user sees.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
-    # No two rows have the same: Parquet would number the words first, see that, and start again.
+    # Hardly two are the same: Parquet would number the values first, see that, and start again.
     "spark.hadoop.parquet.enable.dictionary#event_id": "false",
     "spark.hadoop.parquet.enable.dictionary#raw": "false",
+    "spark.hadoop.parquet.enable.dictionary#recommendations.list.element.score": "false",
     # Queries that run at the same time share the cores (Lake.in_parallel).
     "spark.scheduler.mode": "FAIR",
     # Statistics of every column are collected in the lake by Delta; no Hive metastore is used.

@@ -77,11 +77,11 @@ class Block(nn.Module):
             if rotation is not None:
                 queries, keys = rotate(queries, rotation[-asked:]), rotate(keys, rotation)
             mixed = self._mix(queries, keys, values, mask).transpose(1, 2)
-        out: Tensor = self.attention_output(mixed.reshape(len(x), asked, -1))
+        out: Tensor = self.attention_output(mixed.flatten(2))
         return out
 
     def _attend_from_last(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What the last position finds, float [users, heads, head_dims]; mask [users, ..., length].
+        """What the last position finds, float [users, 1, heads, head_dims]; mask [..., length].
 
         For one query it costs less to multiply it by the weights of keys than to make the keys of
         all positions, and what is mixed by the weights of values: q (W x) = (q W) x. (The keys'
@@ -95,8 +95,8 @@ class Block(nn.Module):
         queries = torch.einsum("uhk,hkd->uhd", queries, weights[1])
         # Heads take the place of positions: all look at the same states.
         states = x[:, None]
-        mixed = self._mix(queries[:, None], states, states, mask[:, None], weights.shape[2])[:, 0]
-        return torch.einsum("uhd,hkd->uhk", mixed, weights[2]) + biases[2]
+        mixed = self._mix(queries[:, None], states, states, mask[:, None], weights.shape[2])
+        return torch.einsum("uphd,hkd->uphk", mixed, weights[2]) + biases[2]
 
     def _mix(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dims: int | None = None

@@ -85,6 +85,13 @@ def test_a_user_is_the_state_after_the_last_item(model: SequenceTransformer) -> 
     torch.testing.assert_close(model.encode(items), model(items)[:, -1])
 
 
+def test_a_batch_may_have_no_users(model: SequenceTransformer) -> None:
+    """A rank's share of the last rows is one."""
+    nobody = torch.zeros((0, 6), dtype=torch.int64)
+    assert model(nobody).shape == (0, 6, 16)
+    assert model.encode(nobody).shape == (0, 16)
+
+
 def test_only_padding_gives_zeros_and_finite_gradients(model: SequenceTransformer) -> None:
     model.train()
     hidden = model(torch.zeros(2, 6, dtype=torch.int64))

@@ -73,7 +73,8 @@ def measure(items: int, spread: float) -> dict[str, Any]:
         return {**line, "probes": None}
     torch.set_num_threads(1)
     threads = use_threads(1)
-    other, ours = Queries(users[SAMPLED:], seen[SAMPLED:], None), {"exact": [], "approximate": []}
+    other = Queries(users[SAMPLED:], seen[SAMPLED:], None)
+    ours: dict[str, list[float]] = {"exact": [], "approximate": []}
     exact = [rank_products(other.users, index, N, other.seen)]
     for _ in range(TURNS):
         ours["exact"].append(rate(other, lambda u, s: rank_products(u, index, N, s)))

@@ -118,7 +118,7 @@ def _make_feed(job: TrainingJob, splits: dict[str, Array]) -> FeedFactory:
     channels = choose_channels(job)
 
     def rows_of(ratings: Array) -> Rows:
-        columns = {
+        columns: dict[str, Array] = {
             schemas.USER_IDX: ratings[:, 0],
             schemas.ITEMS: ratings[:, 1:2].astype(np.int32),
             schemas.LABELS: ratings[:, 2:3],

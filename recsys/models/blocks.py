@@ -5,6 +5,8 @@ Everything works on sequences that are padded in front; the mask says what is ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -72,13 +74,22 @@ class Block(nn.Module):
         if asked == 1 and rotation is None:
             mixed = self._attend_from_last(x, mask[:, :, -1])
         else:
-            queries, keys, values = self._split(self.queries_keys_values(x), 3)
-            queries, mask = queries[:, :, -asked:], mask[:, :, -asked:]
+            queries, keys, values = self._project(x, asked)
             if rotation is not None:
                 queries, keys = rotate(queries, rotation[-asked:]), rotate(keys, rotation)
-            mixed = self._mix(queries, keys, values, mask).transpose(1, 2)
+            mixed = self._mix(queries, keys, values, mask[:, :, -asked:]).transpose(1, 2)
         out: Tensor = self.attention_output(mixed.flatten(2))
         return out
+
+    def _project(self, x: Tensor, asked: int) -> Sequence[Tensor]:
+        """Queries of the last ``asked`` positions, keys and values of all, by heads."""
+        dims = x.shape[2]
+        if asked == x.shape[1]:
+            return self._split(self.queries_keys_values(x), 3).unbind()
+        weight, bias = self.queries_keys_values.weight, self.queries_keys_values.bias
+        queries = functional.linear(x[:, -asked:], weight[:dims], bias[:dims])
+        others = functional.linear(x, weight[dims:], bias[dims:])
+        return *self._split(queries, 1), *self._split(others, 2)
 
     def _attend_from_last(self, x: Tensor, mask: Tensor) -> Tensor:
         """What the last position finds, float [users, 1, heads, head_dims]; mask [..., length].

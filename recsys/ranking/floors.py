@@ -35,13 +35,13 @@ def guess_floors(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tens
     Of items that lie far from each other in the sample the largest product alone is looked at:
     little is lost, and much faster.
     """
-    codes, scale, count = index.sample
-    place = _place(n * count / len(index))
+    codes, scale, size = index.sample
+    place = _place(n * size / len(index))
     steps = max(1, len(codes) * _STEPS // _TOGETHER)
     if 2 * place > steps * TILE_ITEMS:
         return torch.full_like(rough.size, -torch.inf)
     left_out = torch.ones(len(codes) * PANEL, dtype=torch.bool)
-    left_out[:count] = False if hidden.closed is None else hidden.closed[:: index.stride]
+    left_out[:size] = False if hidden.closed is None else hidden.closed[:: index.stride]
     inside = hidden.row % index.stride == 0
     products = _find_places(
         codes.numpy(), pack_users(rough.codes), to_bits(left_out), hidden.user[inside].numpy(),

@@ -78,7 +78,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         low, high: bounds of scores, float64.
-        keys: see ``_make_keys``, int64.
+        keys: see ``exact_keys``, int64.
     """
 
     low: Floats

@@ -105,16 +105,3 @@ def test_each_job_is_under_60_lines_and_has_its_step() -> None:
     assert sorted(jobs) == sorted([*SUMMARIES, "housekeeping"])
     for path in jobs.values():
         assert len(path.read_text(encoding="utf-8").splitlines()) < 60
-
-
-def test_benchmarks_import_what_is_there() -> None:
-    """No other check reads them: they run by hand, some imports only late in a run."""
-    trees = {p.stem: ast.parse(p.read_text()) for p in (REPOSITORY / "benchmarks").glob("*.py")}
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks."):
-                source = trees[(node.module or "").removeprefix("benchmarks.")]
-                known = {getattr(part, "name", None) for part in source.body}
-                known |= {n.id for n in ast.walk(source) if isinstance(n, ast.Name)}
-                lacking = {alias.name for alias in node.names} - known
-                assert not lacking, f"benchmarks/{name}.py imports {lacking} of {node.module}"

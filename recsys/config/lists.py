@@ -36,6 +36,10 @@ class Score(Section):
         "near to him, as many as score.recall needs; auto: whichever is forecast to be faster "
         "(`recsys score --explain`)"
     )
+    device: Literal["cpu", "cuda"] = Field(
+        description="where lists are made; cuda: on executors with GPUs, where score.method is "
+        "exact; the same lists but for rounding in the encoder"
+    )
     recall: float = Field(
         gt=0,
         lt=1,

@@ -23,6 +23,7 @@ from recsys.score.carry import (
     find_unchanged,
     reason_to_score_all,
 )
+from recsys.score.device import explain_lack_of_gpu
 from recsys.score.layout import Layout, describe, lay_out
 from recsys.score.method import EXACT, NO_VECTORS, Search, choose_search, count_cores
 from recsys.score.pack import add_clusters, open_pack
@@ -71,7 +72,8 @@ def score_users(
         rules: what the lists obey; None: nothing.
 
     Raises:
-        ConfigError: rules or score.method compare item vectors, and the model has none.
+        ConfigError: rules or score.method compare item vectors, and the model has none; or lists
+            are to be made on GPUs, and an executor has none.
         RecsysError: the bundle is damaged.
         TrackingError: it was trained on another lake's catalogue.
     """
@@ -149,7 +151,8 @@ def _write(
         source: where they are from.
     """
     lake, layout = night.lake, night.layout
-    commits, n = min(lake.settings.score.commits, layout.tasks), lake.settings.score.n
+    score = lake.settings.score
+    commits = min(score.commits, layout.tasks)
     tasks = -(-layout.tasks // commits)
 
     def make_part(number: int) -> DataFrame:
@@ -157,7 +160,14 @@ def _write(
         lists = (
             own.repartition(tasks, schemas.USER_IDX)
             .sortWithinPartitions(*layout.groups, schemas.BUCKET, schemas.USER_IDX)
-            .transform(rank_in_workers, layout.pack.name, n, layout.events, layout.groups)
+            .transform(
+                rank_in_workers,
+                layout.pack.name,
+                score.n,
+                layout.events,
+                layout.groups,
+                score.device,
+            )
         )
         return (
             (lists if carried is None or number else lists.unionByName(carried))
@@ -170,11 +180,12 @@ def _write(
         return progress(lake.spark.sparkContext, what, night.say)
 
     key = "\n".join(map(str, (night.basis, night.versions, layout.tasks, commits, source)))
-    return replace_in_parts(
-        lake,
-        schemas.GOLD_TOP_N,
-        [partial(make_part, number) for number in range(commits)],
-        f"{schemas.RUN_DATE} = '{night.run_date}'",
-        hashlib.sha256(key.encode()).hexdigest(),
-        tell,
-    )
+    with explain_lack_of_gpu():
+        return replace_in_parts(
+            lake,
+            schemas.GOLD_TOP_N,
+            [partial(make_part, number) for number in range(commits)],
+            f"{schemas.RUN_DATE} = '{night.run_date}'",
+            hashlib.sha256(key.encode()).hexdigest(),
+            tell,
+        )

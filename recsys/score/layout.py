@@ -72,10 +72,12 @@ def lay_out(
     items = len(item_ids) - 1
     arrays, score, kind = None if rules is None else rules.arrays, settings.score, class_of(config)
     check_vectors(kind, arrays)
-    check_method(kind, score.method)
+    check_method(kind, score.method, score.device)
     wide, kept = (score.n, 0) if arrays is None else (arrays.width(score.n), arrays.bytes_of_items)
     may_search = score.method != "exact" and has_vectors(kind)
-    memory = describe_memory(config, items, wide, kept, clusters=may_search)
+    memory = describe_memory(
+        config, items, wide, kept, clusters=may_search, gpu=score.device != "cpu"
+    )
     days = settings.evaluate.popularity_days
     popularity = read_popularity(lake, versions.item_stats, items, run_date, days).recent
     words = find_item_words(lake, bundle, versions.items, items)

@@ -15,7 +15,13 @@ _PYTHON = 400 * 2**20  # the interpreter with torch and Arrow
 
 
 def describe_memory(
-    config: ModelConfig, catalogue: int, n: int, rules: int = 0, *, clusters: bool = False
+    config: ModelConfig,
+    catalogue: int,
+    n: int,
+    rules: int = 0,
+    *,
+    clusters: bool = False,
+    gpu: bool = False,
 ) -> str:
     """A line for the log, by the model's shape.
 
@@ -25,6 +31,7 @@ def describe_memory(
         n: length of the lists, or what rules look at for one.
         rules: bytes of their arrays.
         clusters: lists may be approximate.
+        gpu: lists are made on one.
     """
     dims = int(getattr(config, "dims", 0))
     # float32 in the model and again by rows of the index, and two bytes of codes.
@@ -32,14 +39,20 @@ def describe_memory(
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
-    driver = ""
+    more_needed = ""
+    if gpu:
+        # float32 in the model and by rows of the index, which its building copies once more.
+        size = catalogue * (12 * dims + _ITEM_BYTES) + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
+        more_needed = f", and at most {_in_gib(size)} GiB of its GPU"
     if clusters:
-        more = building_bytes(catalogue, dims)
-        driver = f"; the driver maps as much and needs {_in_gib(more)} GiB to cluster the items"
+        size = building_bytes(catalogue, dims)
+        more_needed = (
+            f"; the driver maps as much and needs {_in_gib(size)} GiB to cluster the items"
+        )
     return (
         f"scoring with {catalogue:,} items × {dims} dims needs {_in_gib(shared)} GiB that the "
         f"workers of a machine share, and at most {_in_gib(own)} GiB for each worker (a task)"
-        + driver
+        + more_needed
     )
 
 

@@ -60,12 +60,18 @@ EXACT = Search(None, "lists are exact: score.method=exact")
 NO_VECTORS = Search(None, "lists are exact: the model has no item vectors that could be compared")
 
 
-def check_method(kind: type[Recommender], method: str) -> None:
-    """Refuse what a kind of model can't do.
+def check_method(kind: type[Recommender], method: str, device: str = "cpu") -> None:
+    """Refuse what a kind of model or a device can't do.
 
     Raises:
-        ConfigError: lists are to be approximate, and the model has no item vectors.
+        ConfigError: lists are to be approximate, and the model has no item vectors, or they are
+            made on GPUs.
     """
+    if method != "exact" and device != "cpu":
+        raise ConfigError(
+            f"score.method={method} searches clusters on CPUs, and score.device is {device}",
+            do="set score.method=exact, or score.device=cpu",
+        )
     if method == "approximate" and not has_vectors(kind):
         raise ConfigError(
             f"score.method=approximate compares item vectors, which a {kind.__name__} has not",

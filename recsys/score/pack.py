@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -89,9 +88,8 @@ def write_pack(
         tar.add(bundle, _BUNDLE)
 
 
-@functools.lru_cache(maxsize=1)
 def load_pack(path: str) -> ScoringPack:
-    """Load, once a worker process; its threads are one a Spark task.
+    """Load in a worker process; its threads are one a Spark task.
 
     The first worker of a machine unpacks the file and lays out the model and its item vectors for
     all: they are mapped, so that a machine holds them once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -138,6 +139,19 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def is_emulated(precision: torch.dtype, device: torch.device) -> bool:
+    """Whether a processor has no instructions for a type, and takes several times as long with it.
+
+    Of x86 those without AVX-512 have none; of others nothing is known here.
+    """
+    return (
+        precision != torch.float32
+        and device.type == "cpu"
+        and platform.machine() in ("x86_64", "AMD64")
+        and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    )
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from recsys.config import Train
 from recsys.errors import RecsysError
 from recsys.files import write_atomically
 from recsys.schemas import USER_LINKS
@@ -33,7 +34,7 @@ from recsys.train.horovod_communication import (
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.loop import FeedFactory, run_training
 from recsys.train.objectives import choose_channels
-from recsys.train.optimization import choose_device
+from recsys.train.optimization import choose_device, choose_precision, is_emulated
 from recsys.train.probe import Probe, run_probe
 from recsys.train.rank_errors import describe_stall
 from recsys.train.rank_files import (
@@ -113,8 +114,20 @@ def train_rank(
     ``commits``: of an elastic training, which goes on when another rank is lost.
     """
     with _reporting(job, communicator, elastic=commits is not None):
+        if communicator.rank == 0:
+            _warn_of_slow_precision(job.settings.train)
         tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
         return run_training(job, communicator, tracker, feed, pruner, commits)
+
+
+def _warn_of_slow_precision(settings: Train) -> None:
+    device = choose_device(settings.device, 0)
+    if is_emulated(choose_precision(settings.precision, device), device):
+        log.warning(
+            "train.precision=%s: this processor has no instructions for it, "
+            "train.precision=float32 is several times as fast",
+            settings.precision,
+        )
 
 
 def probe_rank(job: TrainingJob, communicator: Communicator) -> Probe:

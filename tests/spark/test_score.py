@@ -14,7 +14,7 @@ import torch
 from recsys import schemas
 from recsys.bundle import BundleInfo, save_bundle
 from recsys.config import load_settings
-from recsys.errors import PublishError, RecsysError, TrackingError
+from recsys.errors import ConfigError, PublishError, RecsysError, TrackingError
 from recsys.lake.popularity import hash_items
 from recsys.lake.tables import Lake
 from recsys.score.checks import check_lists
@@ -124,6 +124,16 @@ def test_a_damaged_model_and_one_of_another_catalogue_are_refused(scored: Scored
     with pytest.raises(RecsysError, match=r"weights\.pt is damaged"):
         score_users(lake, mine, "8", versions, NIGHT)
     assert lake.version(schemas.GOLD_TOP_N) == before + 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_executors_without_a_gpu_end_the_job_with_a_clear_error(scored: Scored) -> None:
+    root = scored.lake.settings.lake.root
+    settings = load_settings(None, [f"lake.root={root}", "score.device=cuda"])
+    lake, before = Lake(scored.lake.spark, settings), scored.lake.version(schemas.GOLD_TOP_N)
+    with pytest.raises(ConfigError, match=r"score\.device=cuda, .* finds no GPU on this executor"):
+        score_users(lake, scored.bundle, "8", scored.versions, NIGHT + timedelta(days=300))
+    assert lake.version(schemas.GOLD_TOP_N) == before
 
 
 def test_lists_longer_than_the_catalogue_and_a_history_of_100000_events(scored: Scored) -> None:

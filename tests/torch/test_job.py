@@ -10,7 +10,7 @@ from recsys.config import load_settings
 from recsys.errors import TrainingError
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.moving_average import MovingAverage
-from recsys.train.optimization import Schedule, make_optimizer, step_seed
+from recsys.train.optimization import Schedule, is_emulated, make_optimizer, step_seed
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.torch
@@ -42,6 +42,29 @@ def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
         with pytest.raises(TrainingError, match="can't be read") as caught:
             kind.load(tmp_path / "x.json")
         assert caught.value.where.endswith("x.json")
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "machine", "emulated"),
+    [
+        (torch.bfloat16, "AVX2", "x86_64", True),
+        (torch.float16, "DEFAULT", "x86_64", True),
+        (torch.float32, "AVX2", "x86_64", False),
+        (torch.bfloat16, "AVX512", "x86_64", False),
+        (torch.bfloat16, "DEFAULT", "aarch64", False),
+    ],
+)
+def test_types_that_a_processor_lacks_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+    precision: torch.dtype,
+    capability: str,
+    machine: str,
+    emulated: bool,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert is_emulated(precision, torch.device("cpu")) is emulated
+    assert not is_emulated(precision, torch.device("cuda"))
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

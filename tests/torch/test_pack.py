@@ -45,7 +45,7 @@ def make_transformer() -> SequenceTransformer:
 
 def test_a_pack_holds_what_was_written(tmp_path: Path) -> None:
     model = make_transformer()
-    found = pack.load_pack.__wrapped__(str(write(tmp_path, model)))
+    found = pack.load_pack(str(write(tmp_path, model)))
     assert found.item_ids.to_pylist() == IDS
     assert (found.popularity == POPULARITY).all()
     assert found.ranker is None
@@ -72,7 +72,7 @@ def test_workers_that_start_together_lay_it_out_once(
 
     monkeypatch.setattr(pack, "_unpack", count)
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(pack.load_pack.__wrapped__, [path] * 3))
+        found = list(pool.map(pack.load_pack, [path] * 3))
     assert len(unpacked) == 1
     assert all(part.item_ids.equals(found[0].item_ids) for part in found)
     assert not unpacked[0].exists(), "it was renamed"
@@ -100,7 +100,7 @@ def test_clusters_reach_this_machine_and_others(tmp_path: Path) -> None:
 
 def test_a_model_without_vectors_has_no_index(tmp_path: Path) -> None:
     config = MatrixFactorizationConfig(num_users=3, num_items=ITEMS, dims=4)
-    found = pack.load_pack.__wrapped__(str(write(tmp_path, MatrixFactorization(config).eval())))
+    found = pack.load_pack(str(write(tmp_path, MatrixFactorization(config).eval())))
     assert found.index is None
     assert found.model.score_items({"user_idx": torch.tensor([1])}).shape == (1, ITEMS + 1)
 

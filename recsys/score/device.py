@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ def find_device(wanted: str) -> torch.device:
     """The device of a task.
 
     Of several GPUs the one that Spark has given to the task (``spark.task.resource.gpu.amount``);
-    where it gives none, tasks take turns by their numbers.
+    where it gives none, one by the process's number, so that a worker stays where its model is.
 
     Raises:
         ConfigError: a GPU is wanted, and torch finds none on this machine.
@@ -32,9 +33,7 @@ def find_device(wanted: str) -> torch.device:
         raise _lack_of_gpu()
     task = TaskContext.get()
     given = task.resources().get("gpu") if task else None
-    if given is not None:
-        return torch.device("cuda", int(given.addresses[0]))
-    return torch.device("cuda", task.partitionId() % count if task else 0)
+    return torch.device("cuda", os.getpid() % count if given is None else int(given.addresses[0]))
 
 
 def _lack_of_gpu() -> ConfigError:

@@ -115,13 +115,13 @@ def train_rank(
     """
     with _reporting(job, communicator, elastic=commits is not None):
         if communicator.rank == 0:
-            _warn_of_slow_precision(job.settings.train)
+            _warn_of_slow_precision(job.settings.train, communicator.local_rank)
         tracker, pruner = make_tracker(job, communicator), make_pruner(job, communicator)
         return run_training(job, communicator, tracker, feed, pruner, commits)
 
 
-def _warn_of_slow_precision(settings: Train) -> None:
-    device = choose_device(settings.device, 0)
+def _warn_of_slow_precision(settings: Train, local_rank: int) -> None:
+    device = choose_device(settings.device, local_rank)
     if is_emulated(choose_precision(settings.precision, device), device):
         log.warning(
             "train.precision=%s: this processor has no instructions for it, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,14 @@ def test_without_a_gpu_the_executor_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert find_device("cpu").type == "cpu"
     with pytest.raises(ConfigError, match=r"score\.device=cuda, .* finds no GPU"):
         find_device("cuda")
+
+
+def test_a_task_takes_the_gpu_that_spark_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert find_device("cuda") == find_device("cuda"), "a worker's model stays where it is"
+    task = SimpleNamespace(resources=lambda: {"gpu": SimpleNamespace(addresses=["3"])})
+    monkeypatch.setattr("recsys.score.device.TaskContext.get", lambda: task)
+    assert find_device("cuda") == torch.device("cuda", 3)
 
 
 def test_clusters_are_not_searched_on_a_gpu() -> None:

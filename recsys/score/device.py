@@ -38,7 +38,7 @@ def find_device(wanted: str) -> torch.device:
 
 def _lack_of_gpu() -> ConfigError:
     return ConfigError(
-        f"score.device=cuda, and torch {torch.__version__} {_NO_GPU}",
+        f"score.device=cuda, and torch {_NO_GPU}",
         do="set score.device=cpu, or give executors GPUs and a torch built for them",
     )
 
@@ -60,8 +60,12 @@ def explain_lack_of_gpu() -> Iterator[None]:
 
 
 def move(pack: ScoringPack, device: torch.device) -> ScoringPack:
-    """A pack whose model, ranker and item vectors lie on a device; each process has its own."""
+    """A pack whose model, ranker and item vectors lie on a device; each process has its own.
+
+    Args:
+        pack: its index is not looked at.
+    """
     model = pack.model.to(device)
-    index = None if pack.index is None else index_items(model, pack.popularity)
+    index = index_items(model, pack.popularity)
     ranker = None if pack.ranker is None else pack.ranker.to(device)
     return dataclasses.replace(pack, model=model, index=index, ranker=ranker)

@@ -34,8 +34,8 @@ def describe_memory(
         gpu: lists are made on one.
     """
     dims = int(getattr(config, "dims", 0))
-    # float32 in the model and again by rows of the index, and two bytes of codes.
-    shared = catalogue * (10 * dims + _ITEM_BYTES) + rules
+    # float32 in the model and, on CPUs, again by rows of the index, and two bytes of codes.
+    shared = catalogue * ((4 if gpu else 10) * dims + _ITEM_BYTES) + rules
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
     own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
@@ -43,7 +43,7 @@ def describe_memory(
     if gpu:
         # float32 in the model and by rows of the index, which its building copies once more.
         size = catalogue * (12 * dims + _ITEM_BYTES) + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
-        more_needed = f", and at most {_in_gib(size)} GiB of its GPU"
+        more_needed = f", and about {_in_gib(size)} GiB of its GPU (reckoned, not measured)"
     if clusters:
         size = building_bytes(catalogue, dims)
         more_needed = (

@@ -42,7 +42,7 @@ class ScoringPack:
         item_ids: item ids as the log wrote them, [items + 1]; entry 0 is padding.
         popularity: float32 [items + 1], for the fallback; 0 is no candidate.
         ranker: re-ranks the model's first items; None where the bundle has none.
-        index: the candidates' vectors; None for a model without vectors.
+        index: the candidates' vectors; None for a model without vectors, or where nobody wants it.
         rules: what the lists obey; None: nothing.
         clusters: of the candidates, where lists are approximate; None: they are exact.
     """
@@ -88,20 +88,25 @@ def write_pack(
         tar.add(bundle, _BUNDLE)
 
 
-def load_pack(path: str) -> ScoringPack:
+def load_pack(path: str, *, with_index: bool = True) -> ScoringPack:
     """Load in a worker process; its threads are one a Spark task.
 
     The first worker of a machine unpacks the file and lays out the model and its item vectors for
     all: they are mapped, so that a machine holds them once.
+
+    Args:
+        path: of the pack on this machine.
+        with_index: False where workers rank on GPUs, which have an index of their own; the same for
+            all workers of a machine.
     """
     torch.set_num_threads(1)
     use_threads(1)
-    return open_pack(Path(path))
+    return open_pack(Path(path), with_index=with_index)
 
 
-def open_pack(path: Path) -> ScoringPack:
+def open_pack(path: Path, *, with_index: bool = True) -> ScoringPack:
     """What ``load_pack`` does, on any threads."""
-    folder = _unpack_once(path)
+    folder = _unpack_once(path, with_index)
     # Written by _unpack_once on this machine: pickles of our own classes.
     models = torch.load(folder / _MODELS, mmap=True, weights_only=False)
     with pa.memory_map(str(folder / _ITEM_IDS)) as file:
@@ -125,19 +130,19 @@ def add_clusters(path: Path, clusters: ApproximateIndex) -> None:
         tar.add(folder / _CLUSTERS, _CLUSTERS)
 
 
-def _unpack_once(path: Path) -> Path:
+def _unpack_once(path: Path, with_index: bool = True) -> Path:
     folder = path.with_suffix(".unpacked")
     with path.with_suffix(".lock").open("w") as lock:
         # Released when the process ends, whichever way.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             temporary = Path(tempfile.mkdtemp(dir=path.parent))
-            _unpack(path, temporary)
+            _unpack(path, temporary, with_index)
             temporary.rename(folder)
     return folder
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, with_index: bool) -> None:
     with tarfile.open(path) as tar:
         tar.extractall(folder, filter="data")
     links = None
@@ -146,6 +151,8 @@ def _unpack(path: Path, folder: Path) -> None:
             links = Links(*(torch.from_numpy(words[name]) for name in Neighbors._fields))
     model = load_for_scoring(folder / _BUNDLE, links)
     torch.save({"model": model, "ranker": load_ranker(folder / _BUNDLE)}, folder / _MODELS)
+    if not with_index:
+        return
     (folder / _INDEX).mkdir()
     index = index_items(model, np.load(folder / _POPULARITY), folder / _INDEX)
     if index is None:

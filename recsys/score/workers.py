@@ -78,8 +78,9 @@ class _Scorer:
 @functools.lru_cache(maxsize=1)
 def _load(path: str, device: torch.device) -> ScoringPack:
     """A pack, once a worker process."""
-    pack = load_pack(path)
-    return pack if device.type == "cpu" else move(pack, device)
+    if device.type == "cpu":
+        return load_pack(path)
+    return move(load_pack(path, with_index=False), device)
 
 
 class Users(NamedTuple):

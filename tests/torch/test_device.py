@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,7 +62,11 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
 def test_a_moved_pack_gives_the_same_lists(tmp_path: Path, device: str) -> None:
     found = pack.load_pack(str(write(tmp_path, make_transformer())))
     wanted = make_lists(found)
-    moved = move(found, torch.device(device))
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(tmp_path / "scoring.tar", tmp_path / "other")
+    plain = pack.load_pack(str(other), with_index=False)
+    assert plain.index is None, "nothing is laid out that a GPU's worker does not use"
+    moved = move(plain, torch.device(device))
     lists = make_lists(moved)
     assert moved.index is not None
     assert moved.index.vectors.device.type == device

@@ -66,9 +66,9 @@ def test_workers_that_start_together_lay_it_out_once(
     unpacked: list[Path] = []
     original = pack._unpack
 
-    def count(file: Path, folder: Path) -> None:
+    def count(file: Path, folder: Path, with_index: bool) -> None:
         unpacked.append(folder)
-        original(file, folder)
+        original(file, folder, with_index)
 
     monkeypatch.setattr(pack, "_unpack", count)
     with ThreadPoolExecutor(3) as pool:

@@ -46,7 +46,7 @@ class Exchange(Section):
     cycle_ms: float | None = Field(
         gt=0,
         description="milliseconds between two looks of Horovod at what is ready to be sent; null "
-        "is Horovod's 1",
+        "is 5 on CPUs, and Horovod's 1 on GPUs, with split tables, a pipeline or elastic training",
     )
 
     @model_validator(mode="after")

@@ -19,6 +19,9 @@ from recsys.train.horovod_waits import sleep_in_waits
 
 Result = TypeVar("Result")
 
+FUSION, CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"
+"""Horovod's variables for ``train.exchange.fusion_mb`` (in bytes) and ``cycle_ms``."""
+
 
 class HorovodGroup:
     """The ranks of one of Horovod's process sets."""

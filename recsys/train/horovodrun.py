@@ -20,6 +20,7 @@ from typing import TextIO
 
 from recsys.errors import TrainingError
 from recsys.files import write_atomically
+from recsys.train.horovod_communication import CYCLE, FUSION
 from recsys.train.job import JOB_FILE, TrainingJob
 from recsys.train.rank_errors import describe_stall, explain
 from recsys.train.rank_files import (
@@ -38,7 +39,6 @@ _STOP_SECONDS = 10.0
 _WATCH_SECONDS = 1.0
 _KEPT_LINES = 200
 _LOOPBACK = {"localhost", "127.0.0.1"}
-_FUSION, _CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"
 _OF_THE_DRIVER = {"RECSYS_PSEUDONYM_KEY"}
 # The C library gives tensors of a few MiB back to the system at once, and every step pays for
 # fetching the pages again: a tenth of its time.
@@ -175,13 +175,13 @@ def rank_environment(job: TrainingJob) -> dict[str, str]:
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(2 * settings.stall_timeout_seconds),
     }
     if exchange.fusion_mb is not None:
-        environment[_FUSION] = str(exchange.fusion_mb << 20)
+        environment[FUSION] = str(exchange.fusion_mb << 20)
     if exchange.cycle_ms is not None:
-        environment[_CYCLE] = str(exchange.cycle_ms)
+        environment[CYCLE] = str(exchange.cycle_ms)
     if settings.elastic:
         # Horovod 0.28.1 writes beyond an array when it begins anew with one of these set
         # (BayesianParameter::SetValue of a value that is fixed already), and the rank dies.
-        for name in (_FUSION, _CYCLE):
+        for name in (FUSION, CYCLE):
             environment.pop(name, None)
     return environment
 

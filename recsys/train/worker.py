@@ -27,6 +27,7 @@ from recsys.train.commits import Commits
 from recsys.train.communication import Communicator, SingleProcess
 from recsys.train.feed import Feed, FeedOptions, petastorm_feed
 from recsys.train.horovod_communication import (
+    CYCLE,
     HorovodCommunicator,
     is_lost_connection,
     run_elastic,
@@ -51,6 +52,7 @@ from recsys.train.user_links import read_user_codes
 from recsys.train.watchdog import Watchdog
 
 PROBE_FILE = "probe.json"
+_CPU_CYCLE_MS = "5"
 PROBE_OPTION = "--probe"
 
 log = logging.getLogger(__name__)
@@ -183,7 +185,21 @@ def probe_with_horovod(job: TrainingJob) -> None:
 
 def join_ranks(job: TrainingJob) -> HorovodCommunicator:
     """Join the other ranks that one of Horovod's launchers has started."""
-    return HorovodCommunicator(splits=job.settings.train.parallel.pipeline_stages > 1)
+    settings = job.settings.train
+    if can_wait(settings):
+        os.environ.setdefault(CYCLE, _CPU_CYCLE_MS)
+    return HorovodCommunicator(splits=settings.parallel.pipeline_stages > 1)
+
+
+def can_wait(settings: Train) -> bool:
+    """Whether Horovod may look less often than each millisecond for what is to be sent.
+
+    Its looks take a tenth to a fifth of a core from each rank's computing on CPUs. Gradients can
+    wait a little; what a step exchanges one after the other (split tables, stages) can't.
+    """
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    at_once = settings.parallel.pipeline_stages == 1 and settings.exchange.tables == "replicated"
+    return on_cpu and at_once
 
 
 def _train_elastic(job: TrainingJob, watchdog: Watchdog) -> None:

@@ -11,6 +11,7 @@ from recsys.errors import TrainingError
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.moving_average import MovingAverage
 from recsys.train.optimization import Schedule, is_emulated, make_optimizer, step_seed
+from recsys.train.worker import can_wait
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.torch
@@ -123,3 +124,26 @@ def test_the_average_starts_near_the_weights_and_then_lags() -> None:
     assert average.weight.item() == pytest.approx(0.9 + 0.1 * 0.01)
     MovingAverage(average, model, decay=0.0).after_step(global_step=10_000)
     assert average.weight.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpu", "waits"),
+    [
+        ((), False, True),
+        ((), True, False),
+        (("train.device=cpu",), True, True),
+        (("train.exchange.tables=sharded", "train.exclude_own_items=false"), False, False),
+        (("train.parallel.pipeline_stages=2", "model.blocks=2"), False, False),
+    ],
+)
+def test_horovod_looks_less_often_where_gradients_alone_are_sent_by_cpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: tuple[str, ...],
+    gpu: bool,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    table, _ = make_table(tmp_path / "t", files={9: [4]}, validation={9: [4]}, write=False)
+    job = make_job(tmp_path, table, "train.launcher=horovodrun", "train.ranks=2", *overrides)
+    assert can_wait(job.settings.train) == waits

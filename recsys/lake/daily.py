@@ -24,21 +24,25 @@ def build_item_stats(events: DataFrame) -> DataFrame:
     )
 
 
+def find_pairs(events: DataFrame) -> DataFrame:
+    """Who had what on which day: user_id, item_idx, event_date, each once."""
+    return events.select(USER_ID, ITEM_IDX, EVENT_DATE).distinct()
+
+
 def add_item_stats(
-    base: DataFrame, events: DataFrame, late: DataFrame, state: DataFrame
+    base: DataFrame, events: DataFrame, late_pairs: DataFrame, state: DataFrame
 ) -> DataFrame:
     """The base's figures with a night's events added, without reading the days' events again.
 
     Args:
         base: gold/item_stats of the days that the night may touch, as the base night left them.
         events: the night's events.
-        late: those of them on days that the base night had already.
+        late_pairs: ``find_pairs`` of those on days that the base night had already; read twice.
         state: gold/sequences of the base night, whose ``recent`` says who was counted before.
     """
-    pairs = late.select(USER_ID, ITEM_IDX, EVENT_DATE).distinct()
     recent = (
         state.where(F.size(RECENT) > 0)
-        .join(F.broadcast(pairs.select(USER_ID).distinct()), USER_ID, "left_semi")
+        .join(F.broadcast(late_pairs.select(USER_ID).distinct()), USER_ID, "left_semi")
         .select(USER_ID, F.explode(RECENT).alias("e"))
         .select(
             USER_ID,
@@ -47,7 +51,7 @@ def add_item_stats(
         )
         .distinct()
     )
-    again = pairs.join(recent, [USER_ID, ITEM_IDX, EVENT_DATE]).select(
+    again = late_pairs.join(recent, [USER_ID, ITEM_IDX, EVENT_DATE]).select(
         ITEM_IDX, EVENT_DATE, F.lit(0).alias(EVENTS), F.lit(-1).alias(USERS)
     )
     parts = (base.select(ITEM_IDX, EVENT_DATE, EVENTS, USERS), build_item_stats(events), again)

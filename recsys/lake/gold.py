@@ -214,10 +214,15 @@ def _write_item_stats(
     before, where = _last_days(lake, schemas.GOLD_ITEM_STATS, base)
     if base is None or before is None or state is None:
         stats = daily.build_item_stats(events)
-    else:
-        late = events.where(F.col(schemas.EVENT_DATE) <= F.lit(base.run_date))
-        stats = daily.add_item_stats(before, events, late, state)
-    return _write_days(lake, schemas.GOLD_ITEM_STATS, stats, where, base)
+        return _write_days(lake, schemas.GOLD_ITEM_STATS, stats, where, base)
+    late = events.where(F.col(schemas.EVENT_DATE) <= F.lit(base.run_date))
+    # Few, and used twice: to plan the reads behind them again takes longer than to keep them.
+    pairs = daily.find_pairs(late).persist()
+    try:
+        stats = daily.add_item_stats(before, events, pairs, state)
+        return _write_days(lake, schemas.GOLD_ITEM_STATS, stats, where, base)
+    finally:
+        pairs.unpersist()
 
 
 def _last_days(

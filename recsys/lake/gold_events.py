@@ -15,17 +15,23 @@ from recsys.lake.tables import Lake
 
 def new_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:
     """The events that ``run_date`` counts and the base night did not."""
-    day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
-    counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
-    events = lake.read(schemas.SILVER_EVENTS, silver).where(counts)
+    events = _counted(lake, silver, run_date)
     if base is None:
         return events
     # Two reads, of which Delta opens the files of the last nights alone: it can't skip any by a
     # partition's value *or* a column's. A clock ahead of ours puts an event into the night before
-    # its day.
-    last = F.lit(base.run_date)
-    ahead = events.where((ingested <= last) & (day > last))
-    return events.where(ingested > last).unionByName(ahead)
+    # its day; mostly none was, and then no file is left, which is known before any is read.
+    last, ingested = F.lit(base.run_date), F.col(schemas.INGEST_DATE)
+    ahead = events.where((ingested <= last) & (F.col(schemas.EVENT_DATE) > last))
+    came = events.where(ingested > last)
+    return came.unionByName(ahead) if ahead.inputFiles() else came
+
+
+def _counted(lake: Lake, silver: int, run_date: date) -> DataFrame:
+    """All events that ``run_date`` counts."""
+    day, ingested = F.col(schemas.EVENT_DATE), F.col(schemas.INGEST_DATE)
+    counts = (day <= F.lit(run_date)) & (ingested <= F.lit(run_date))
+    return lake.read(schemas.SILVER_EVENTS, silver).where(counts)
 
 
 def no_events(lake: Lake, silver: int, run_date: date) -> LakeError:
@@ -53,9 +59,12 @@ def reaches_behind(lake: Lake, silver: int, base: Base, run_date: date) -> bool:
 
     A snapshot may bring such; a daily log's are rejected.
     """
-    events = new_events(lake, silver, base, run_date)
-    behind = F.col(schemas.EVENT_DATE) < F.lit(touched_from(lake, base))
-    return not events.where(behind).isEmpty()
+    events = _counted(lake, silver, run_date).where(
+        (F.col(schemas.INGEST_DATE) > F.lit(base.run_date))
+        & (F.col(schemas.EVENT_DATE) < F.lit(touched_from(lake, base)))
+    )
+    # Mostly Delta's log says already that there is no such file.
+    return bool(events.inputFiles()) and not events.isEmpty()
 
 
 def encode_events(lake: Lake, silver: int, base: Base | None, run_date: date) -> DataFrame:

@@ -52,8 +52,8 @@ from recsys.train.user_links import read_user_codes
 from recsys.train.watchdog import Watchdog
 
 PROBE_FILE = "probe.json"
-_CPU_CYCLE_MS = "5"
 PROBE_OPTION = "--probe"
+_LONG_CYCLE_MS = "5"
 
 log = logging.getLogger(__name__)
 
@@ -186,16 +186,17 @@ def probe_with_horovod(job: TrainingJob) -> None:
 def join_ranks(job: TrainingJob) -> HorovodCommunicator:
     """Join the other ranks that one of Horovod's launchers has started."""
     settings = job.settings.train
-    if can_wait(settings):
-        os.environ.setdefault(CYCLE, _CPU_CYCLE_MS)
+    if suits_long_cycle(settings):
+        # Where train.exchange.cycle_ms or the user has not set it.
+        os.environ.setdefault(CYCLE, _LONG_CYCLE_MS)
     return HorovodCommunicator(splits=settings.parallel.pipeline_stages > 1)
 
 
-def can_wait(settings: Train) -> bool:
-    """Whether Horovod may look less often than each millisecond for what is to be sent.
+def suits_long_cycle(settings: Train) -> bool:
+    """Whether a cycle of Horovod longer than its own millisecond makes steps faster.
 
-    Its looks take a tenth to a fifth of a core from each rank's computing on CPUs. Gradients can
-    wait a little; what a step exchanges one after the other (split tables, stages) can't.
+    On CPUs each cycle takes time from the ranks' computing. An exchange waits for a cycle to
+    begin: gradients do so once or twice a step, split tables and stages many times.
     """
     on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
     at_once = settings.parallel.pipeline_stages == 1 and settings.exchange.tables == "replicated"

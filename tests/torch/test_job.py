@@ -11,7 +11,7 @@ from recsys.errors import TrainingError
 from recsys.train.job import TrainingJob, TrainingResult
 from recsys.train.moving_average import MovingAverage
 from recsys.train.optimization import Schedule, is_emulated, make_optimizer, step_seed
-from recsys.train.worker import can_wait
+from recsys.train.worker import suits_long_cycle
 from tests.training_tables import make_job, make_table
 
 pytestmark = pytest.mark.torch
@@ -127,7 +127,7 @@ def test_the_average_starts_near_the_weights_and_then_lags() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "gpu", "waits"),
+    ("overrides", "gpu", "suits"),
     [
         ((), False, True),
         ((), True, False),
@@ -141,9 +141,9 @@ def test_horovod_looks_less_often_where_gradients_alone_are_sent_by_cpus(
     monkeypatch: pytest.MonkeyPatch,
     overrides: tuple[str, ...],
     gpu: bool,
-    waits: bool,
+    suits: bool,
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     table, _ = make_table(tmp_path / "t", files={9: [4]}, validation={9: [4]}, write=False)
     job = make_job(tmp_path, table, "train.launcher=horovodrun", "train.ranks=2", *overrides)
-    assert can_wait(job.settings.train) == waits
+    assert suits_long_cycle(job.settings.train) == suits

@@ -14,10 +14,8 @@ from recsys.ranking.exact_keys import NO_KEY, make_keys, read_keys, scores_of
 from recsys.ranking.item_index import BLOCK
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Floats, Rows, Scratch, Users
-from recsys.ranking.tiles import TILE_ITEMS
+from recsys.ranking.tiles import LARGEST, TILE_ITEMS
 
-LARGEST = 2.0**31 - 1.0
-"""No product of codes is as large."""
 _BINS = 256
 
 _SLACK = 2.0**-23
@@ -48,7 +46,7 @@ def find_product(users: Users, blocks: Blocks, buffer: Buffer, user: int, block:
     limit /= users.scale[user] * blocks.scale[block]
     limit -= abs(limit) * 2.0**-20
     # Cut off, upwards where negative.
-    return int(min(max(limit - 1.0, -LARGEST), LARGEST))
+    return int(min(max(limit - 1.0, -float(LARGEST)), float(LARGEST)))
 
 
 @compiled()

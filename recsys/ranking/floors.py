@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import LARGEST, find_last
+from recsys.ranking.candidates import find_last
 from recsys.ranking.item_index import ItemIndex
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.rough_scores import Hidden, Rough, to_bits
 from recsys.ranking.tiles import (
+    LARGEST,
     PANEL,
     TILE_ITEMS,
     TILE_USERS,

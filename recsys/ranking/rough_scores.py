@@ -9,11 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import LARGEST, find_product, make_room
+from recsys.ranking.candidates import find_product, make_room
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Rows, Scratch, Users
 from recsys.ranking.tiles import (
+    LARGEST,
     PANEL,
     TILE_ITEMS,
     TILE_USERS,

@@ -4,8 +4,9 @@ A matrix product that writes its scores and a loop that reads them again cost up
 product costs: here a tile of products is kept in registers, and leaves them only where one of them
 reaches its user's limit, which few do.
 
-Codes are int16, so small that a product of two vectors fits into int32 (``largest_code``): all of
-it is exact. The steps are plain operations on vectors of LLVM, which numba compiles for the machine
+Codes are int16, so small that a product of two vectors, and how far it is from a limit, fit into
+int32 (``largest_code``): all of it is exact. Sums begin at minus the limit: what reaches it is not
+negative, which is seen from the signs of all sums at once. The steps are plain operations on vectors of LLVM, which numba compiles for the machine
 that it is on: `vpmaddwd` and `vpaddd` with AVX2 (an instruction multiplies 16 codes, one of float32
 8 numbers), `vpdpwssd` with VNNI, something else on other processors; the numbers are the same.
 The shape of the tile is that of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
@@ -36,9 +37,13 @@ _CODES, _SUMS = ir.VectorType(_I16, 2 * _LANES), ir.VectorType(_I32, _LANES)
 _MASK = ir.IntType(_LANES)
 
 
+LARGEST = 2**30 - 1
+"""More than any product of codes; limits lie between minus it and it."""
+
+
 def largest_code(dims: int) -> int:
-    """The largest size of a code: sums of products of ``dims`` of them are below 2^31 - 1."""
-    return min(math.isqrt((2**31 - 2) // max(dims, 1)), 2**15 - 1)
+    """The largest size of a code: sums of products of ``dims`` of them are below ``LARGEST``."""
+    return min(math.isqrt((LARGEST - 1) // max(dims, 1)), 2**15 - 1)
 
 
 def pack_items(codes: Tensor, rows: int) -> Tensor:
@@ -80,7 +85,7 @@ def multiply_until(
         first, last: steps from the first item on; the last one is left out.
         users: int32 [tiles, dims / 2, TILE_USERS].
         tile: the users.
-        limits: int32 [tiles, TILE_USERS].
+        limits: int32 [tiles, TILE_USERS], between -LARGEST and LARGEST.
         products: int32 [TILE_USERS, TILE_ITEMS].
         masks: a bit an item, uint32 [TILE_USERS]: its product is at least the limit.
 
@@ -113,6 +118,8 @@ def _generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
     first_user = build.mul(tile, _whole(TILE_USERS))
     users = build.gep(arrays[3].data, [build.mul(first_user, pairs)])
     limits = build.gep(arrays[5].data, [first_user])
+    below = [_spread(build, limits, user) for user in range(TILE_USERS)]
+    below = [build.sub(ir.Constant(_SUMS, None), limit) for limit in below]
     before = build.block
     loop, missed, found, done = (
         build.append_basic_block(name) for name in ("step", "missed", "found", "done")
@@ -121,15 +128,14 @@ def _generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
     build.position_at_end(loop)
     step = build.phi(_I64)
     step.add_incoming(first, before)
-    sums = _multiply(build, _find(build, arrays[0].data, step, pairs), users, pairs)
-    reached, some = _compare(build, sums, limits)
-    build.cbranch(some, found, missed).set_weights([1, 99])
+    sums = _multiply(build, _find(build, arrays[0].data, step, pairs), users, pairs, below)
+    build.cbranch(_some_reach(build, sums), found, missed).set_weights([1, 99])
     build.position_at_end(missed)
     following = build.add(step, _whole(1))
     step.add_incoming(following, missed)
     build.cbranch(build.icmp_signed("<", following, last), loop, done)
     build.position_at_end(found)
-    _write(build, sums, reached, arrays[6].data, arrays[7].data)
+    _write(build, sums, below, arrays[6].data, arrays[7].data)
     build.branch(done)
     build.position_at_end(done)
     result = build.phi(_I64)
@@ -146,20 +152,17 @@ def _find(build: Any, codes: Any, step: Any, pairs: Any) -> Any:
     return build.gep(codes, [build.add(start, build.mul(part, _whole(2 * TILE_ITEMS)))])
 
 
-def _compare(build: Any, sums: Any, limits: Any) -> tuple[list[list[Any]], Any]:
-    """Which sums reach their user's limit, and whether any does."""
-    reached = []
-    for user, row in enumerate(sums):
-        limit = _spread(build, limits, user)
-        reached.append([build.icmp_signed(">=", part, limit) for part in row])
-    some = reached[0][0]
-    for other in [part for row in reached for part in row][1:]:
-        some = build.or_(some, other)
-    return reached, build.icmp_unsigned("!=", build.bitcast(some, _MASK), ir.Constant(_MASK, 0))
+def _some_reach(build: Any, sums: list[list[Any]]) -> Any:
+    """Whether any sum is not negative."""
+    together, *others = [part for row in sums for part in row]
+    for other in others:
+        together = build.and_(together, other)
+    negative = build.icmp_signed("<", together, ir.Constant(_SUMS, None))
+    return build.icmp_unsigned("!=", build.bitcast(negative, _MASK), ir.Constant(_MASK, -1))
 
 
-def _multiply(build: Any, items: Any, users: Any, pairs: Any) -> list[list[Any]]:
-    """The sums of a tile, two vectors of items a user."""
+def _multiply(build: Any, items: Any, users: Any, pairs: Any, start: list[Any]) -> list[list[Any]]:
+    """The sums of a tile, two vectors of items a user, and each user's ``start``."""
     before = build.block
     loop, after = (build.append_basic_block(name) for name in ("pair", "multiplied"))
     build.branch(loop)
@@ -178,7 +181,7 @@ def _multiply(build: Any, items: Any, users: Any, pairs: Any) -> list[list[Any]]
     for user, row in enumerate(sums):
         own = build.bitcast(_spread(build, at_pair, user), _CODES)
         for part, code in zip(row, codes, strict=True):
-            part.add_incoming(ir.Constant(_SUMS, None), before)
+            part.add_incoming(start[user], before)
             part.add_incoming(build.add(part, _multiply_pairs(build, code, own)), loop)
     following = build.add(pair, _whole(1))
     pair.add_incoming(following, loop)
@@ -199,13 +202,15 @@ def _multiply_pairs(build: Any, one: Any, other: Any) -> Any:
     return build.add(even, odd)
 
 
-def _write(build: Any, sums: Any, reached: Any, products: Any, masks: Any) -> None:
-    for user, (row, bits) in enumerate(zip(sums, reached, strict=True)):
+def _write(build: Any, sums: Any, below: list[Any], products: Any, masks: Any) -> None:
+    for user, row in enumerate(sums):
         mask = ir.Constant(_I32, 0)
-        for at, (part, bit) in enumerate(zip(row, bits, strict=True)):
+        for at, part in enumerate(row):
             place = build.gep(products, [_whole(user * TILE_ITEMS + at * _LANES)])
-            build.store(part, build.bitcast(place, _SUMS.as_pointer()), align=4)
-            word = build.zext(build.bitcast(bit, _MASK), _I32)
+            product = build.sub(part, below[user])
+            build.store(product, build.bitcast(place, _SUMS.as_pointer()), align=4)
+            reached = build.icmp_signed(">=", part, ir.Constant(_SUMS, None))
+            word = build.zext(build.bitcast(reached, _MASK), _I32)
             mask = build.or_(mask, build.shl(word, ir.Constant(_I32, at * _LANES)))
         build.store(mask, build.gep(masks, [_whole(user)]))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recsys.ranking.candidates import find_last
 from recsys.ranking.tiles import (
+    LARGEST,
     PANEL,
     TILE_ITEMS,
     TILE_USERS,
@@ -64,7 +65,7 @@ def test_products_are_exact_and_those_that_reach_a_limit_are_found(
     packed = pack_items(torch.from_numpy(theirs.astype(np.int16)), rows).contiguous().numpy()
     tiles = pack_users(torch.from_numpy(ours.astype(np.int16)))
     # Users that are not there ask for nothing; a limit that none, some or all products reach.
-    limits = np.full(len(tiles) * TILE_USERS, 2**31 - 1, np.int32)
+    limits = np.full(len(tiles) * TILE_USERS, LARGEST, np.int32)
     limits[:users] = np.quantile(product, 1.0 - share, axis=1, method="higher") + (share == 0.0)
     steps = rows // TILE_ITEMS
     found = np.zeros((len(tiles), TILE_USERS, steps, TILE_ITEMS), np.int32)
@@ -78,8 +79,8 @@ def test_products_are_exact_and_those_that_reach_a_limit_are_found(
 
 def test_the_largest_codes_of_any_dims_fit_their_sum() -> None:
     for dims in [*range(1, 3000), 2**16]:
-        assert dims * largest_code(dims) ** 2 < 2**31 - 1
-        assert largest_code(dims) >= 180
+        assert dims * largest_code(dims) ** 2 < LARGEST
+        assert largest_code(dims) >= 127
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,7 +22,7 @@ from recsys.ranking.tiles import (
     TILE_ITEMS,
     TILE_USERS,
     lowest_bit,
-    multiply_until,
+    multiply_steps,
     pack_users,
 )
 
@@ -61,6 +61,15 @@ def _place(expected: float) -> int:
 
 
 @compiled()
+def _keep_larger(
+    best: npt.NDArray[np.int32], others: npt.NDArray[np.int32], count: int
+) -> None:  # fmt: skip
+    """Keep the larger one of each of the first ``count`` numbers."""
+    for at in range(count):
+        best[at] = max(best[at], others[at])
+
+
+@compiled()
 def _find_places(
     codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], left_out: npt.NDArray[np.uint32],
     user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], steps: int, place: int,
@@ -68,7 +77,7 @@ def _find_places(
     """A product that ``place`` columns of a user reach, and few more, float64 [users]; -inf: none.
 
     Args:
-        codes, tiles: of the sample and of users, see ``multiply_until``.
+        codes, tiles: of the sample and of users, see ``multiply_steps``.
         left_out: a bit a row of the sample, uint32 [panels].
         user, row: pairs that are left out besides.
         steps: columns, in steps of TILE_ITEMS; each has the largest product of its rows.
@@ -78,27 +87,33 @@ def _find_places(
     for at in range(len(row)):
         hidden[user[at], row[at] // PANEL] |= np.uint32(1) << np.uint32(row[at] % PANEL)
     anything = np.full((len(tiles), TILE_USERS), np.int32(-LARGEST), np.int32)
-    products, masks = np.empty((TILE_USERS, TILE_ITEMS), np.int32), np.empty(TILE_USERS, np.uint32)
-    best = np.empty((TILE_USERS, steps * TILE_ITEMS), np.int32)
+    shape = steps, TILE_USERS, TILE_ITEMS
+    products, best = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    masks, places = np.empty((steps, TILE_USERS), np.uint32), np.empty(steps, np.int64)
     values, found = np.empty(steps * TILE_ITEMS), np.empty(len(hidden))
     for tile in range(len(tiles)):
         best[:] = np.int32(-LARGEST)
-        for step in range(len(codes) * _STEPS):
-            multiply_until(codes, step, step + 1, tiles, tile, anything, products, masks)
-            panel, first = step // _STEPS, np.uint32(step % _STEPS * TILE_ITEMS)
-            column = step % steps * TILE_ITEMS
-            for own in range(TILE_USERS):
-                covered = hidden[tile * TILE_USERS + own, panel] >> first & masks[own]
-                while covered:
-                    products[own, lowest_bit(covered)] = -LARGEST
-                    covered &= covered - np.uint32(1)
-                for at in range(TILE_ITEMS):
-                    best[own, column + at] = max(best[own, column + at], products[own, at])
+        for first in range(0, len(codes) * _STEPS, steps):
+            last = min(first + steps, len(codes) * _STEPS)
+            multiply_steps(codes, first, last, tiles, tile, anything, products, masks, places)
+            for step in range(first, last):
+                panel, bit = step // _STEPS, np.uint32(step % _STEPS * TILE_ITEMS)
+                for own in range(TILE_USERS):
+                    covered = (
+                        hidden[tile * TILE_USERS + own, panel] >> bit & masks[step - first, own]
+                    )
+                    while covered:
+                        products[step - first, own, lowest_bit(covered)] = -LARGEST
+                        covered &= covered - np.uint32(1)
+            _keep_larger(
+                best.reshape(-1), products.reshape(-1), (last - first) * TILE_USERS * TILE_ITEMS
+            )
         for own in range(TILE_USERS):
             count = 0
-            for at in range(best.shape[1]):
-                values[count] = best[own, at]
-                count += best[own, at] > -LARGEST
+            for step in range(steps):
+                for at in range(TILE_ITEMS):
+                    values[count] = best[step, own, at]
+                    count += best[step, own, at] > -LARGEST
             enough = count >= place
             found[tile * TILE_USERS + own] = find_last(values, count, place) if enough else -np.inf
     return found

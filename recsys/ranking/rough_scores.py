@@ -19,7 +19,7 @@ from recsys.ranking.tiles import (
     TILE_ITEMS,
     TILE_USERS,
     lowest_bit,
-    multiply_until,
+    multiply_steps,
     pack_users,
 )
 
@@ -148,24 +148,23 @@ def _scan(
         closed: a bit a row, uint32 [blocks, panels of a block].
     """
     limits = np.full((len(tiles), TILE_USERS), np.int32(LARGEST), np.int32)
-    products = np.empty((TILE_USERS, TILE_ITEMS), np.int32)
-    masks = np.empty(TILE_USERS, np.uint32)
+    steps = _PANELS_AT_ONCE * _STEPS
+    products = np.empty((steps, TILE_USERS, TILE_ITEMS), np.int32)
+    masks, places = np.empty((steps, TILE_USERS), np.uint32), np.empty(steps, np.int64)
     hidden = np.zeros((len(tiles), TILE_USERS, _PANELS), np.uint32)
     filled, kept, kept_products = buffer.filled, buffer.rows, buffer.products
     for block in range(len(blocks.radius)):
         _begin_block(users, blocks, buffer, pairs, closed, block, limits, hidden)
-        for group in range(0, _PANELS, _PANELS_AT_ONCE):
+        for first in range(block * _PANELS * _STEPS, (block + 1) * _PANELS * _STEPS, steps):
             for tile in range(len(tiles)):
-                step = (block * _PANELS + group) * _STEPS
-                last = step + _PANELS_AT_ONCE * _STEPS
-                while True:
-                    step = multiply_until(codes, step, last, tiles, tile, limits, products, masks)
-                    if step == last:
-                        break
-                    row = step * TILE_ITEMS
+                found = multiply_steps(
+                    codes, first, first + steps, tiles, tile, limits, products, masks, places
+                )
+                for at in range(found):
+                    row = places[at] * TILE_ITEMS
                     for place in range(TILE_USERS):
                         covered = hidden[tile, place, row % BLOCK // PANEL]
-                        left = masks[place] & ~(covered >> np.uint32(row % PANEL))
+                        left = masks[at, place] & ~(covered >> np.uint32(row % PANEL))
                         if not left:
                             continue
                         user = tile * TILE_USERS + place
@@ -174,13 +173,12 @@ def _scan(
                             count = make_room(users, rows, blocks, user, n, buffer, scratch, count)
                             limits[tile, place] = find_product(users, blocks, buffer, user, block)
                         while left and count != LOST:
-                            at = lowest_bit(left)
-                            kept[user, count] = row + at
-                            kept_products[user, count] = products[place, at]
+                            item = lowest_bit(left)
+                            kept[user, count] = row + item
+                            kept_products[user, count] = products[at, place, item]
                             left &= left - np.uint32(1)
                             count += 1
                         filled[user] = count
-                    step += 1
 
 
 @compiled()

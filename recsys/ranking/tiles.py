@@ -72,13 +72,13 @@ def pack_users(codes: Tensor) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 
 @intrinsic
-def multiply_until(
+def multiply_steps(
     typing: Any, items: Any, first: Any, last: Any, users: Any, tile: Any, limits: Any,
-    products: Any, masks: Any,
+    products: Any, masks: Any, places: Any,
 ) -> Any:  # fmt: skip
-    """Multiply a tile's users by items until a product reaches its user's limit.
+    """Multiply a tile's users by items; write the steps in which a product reaches its user's limit.
 
-    Then all products of the tile are written. Items are counted in steps of TILE_ITEMS.
+    Of such a step all products are written. Items are counted in steps of TILE_ITEMS.
 
     Args:
         items: codes of panels, int16 [panels, dims / 2, PANEL, 2].
@@ -86,14 +86,15 @@ def multiply_until(
         users: int32 [tiles, dims / 2, TILE_USERS].
         tile: the users.
         limits: int32 [tiles, TILE_USERS], between -LARGEST and LARGEST.
-        products: int32 [TILE_USERS, TILE_ITEMS].
-        masks: a bit an item, uint32 [TILE_USERS]: its product is at least the limit.
+        products: int32 [steps, TILE_USERS, TILE_ITEMS], for ``last - first`` steps, as the next.
+        masks: a bit an item, uint32 [steps, TILE_USERS]: its product is at least the limit.
+        places: which steps they are, int64 [steps].
 
     Returns:
-        The step of what was written; ``last`` where nothing was.
+        How many steps were written.
     """
     index = types.intp
-    signature = index(items, index, index, users, index, limits, products, masks)
+    signature = index(items, index, index, users, index, limits, products, masks, places)
     return signature, _generate
 
 
@@ -111,36 +112,43 @@ def lowest_bit(typing: Any, mask: Any) -> Any:
 def _generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
     arrays = {
         at: context.make_array(signature.args[at])(context, build, values[at])
-        for at in (0, 3, 5, 6, 7)
+        for at in (0, 3, 5, 6, 7, 8)
     }
     first, last, tile = values[1], values[2], values[4]
     pairs = build.extract_value(arrays[0].shape, 1)
     first_user = build.mul(tile, _whole(TILE_USERS))
     users = build.gep(arrays[3].data, [build.mul(first_user, pairs)])
     limits = build.gep(arrays[5].data, [first_user])
-    below = [_spread(build, limits, user) for user in range(TILE_USERS)]
-    below = [build.sub(ir.Constant(_SUMS, None), limit) for limit in below]
+    nothing = ir.Constant(_SUMS, None)
+    below = [build.sub(nothing, _spread(build, limits, user)) for user in range(TILE_USERS)]
     before = build.block
-    loop, missed, found, done = (
-        build.append_basic_block(name) for name in ("step", "missed", "found", "done")
+    loop, found, missed, done = (
+        build.append_basic_block(name) for name in ("step", "found", "missed", "done")
     )
     build.cbranch(build.icmp_signed("<", first, last), loop, done)
     build.position_at_end(loop)
-    step = build.phi(_I64)
+    step, count = build.phi(_I64), build.phi(_I64)
     step.add_incoming(first, before)
+    count.add_incoming(_whole(0), before)
     sums = _multiply(build, _find(build, arrays[0].data, step, pairs), users, pairs, below)
-    build.cbranch(_some_reach(build, sums), found, missed).set_weights([1, 99])
-    build.position_at_end(missed)
-    following = build.add(step, _whole(1))
-    step.add_incoming(following, missed)
-    build.cbranch(build.icmp_signed("<", following, last), loop, done)
+    multiplied = build.block
+    build.cbranch(_some_reach(build, sums), found, missed)
     build.position_at_end(found)
-    _write(build, sums, below, arrays[6].data, arrays[7].data)
-    build.branch(done)
+    _write(build, sums, below, count, arrays[6].data, arrays[7].data)
+    build.store(step, build.gep(arrays[8].data, [count]))
+    more = build.add(count, _whole(1))
+    build.branch(missed)
+    build.position_at_end(missed)
+    written, following = build.phi(_I64), build.add(step, _whole(1))
+    written.add_incoming(count, multiplied)
+    written.add_incoming(more, found)
+    step.add_incoming(following, missed)
+    count.add_incoming(written, missed)
+    build.cbranch(build.icmp_signed("<", following, last), loop, done)
     build.position_at_end(done)
     result = build.phi(_I64)
-    for value, block in ((last, before), (last, missed), (step, found)):
-        result.add_incoming(value, block)
+    result.add_incoming(_whole(0), before)
+    result.add_incoming(written, missed)
     return result
 
 
@@ -202,7 +210,12 @@ def _multiply_pairs(build: Any, one: Any, other: Any) -> Any:
     return build.add(even, odd)
 
 
-def _write(build: Any, sums: Any, below: list[Any], products: Any, masks: Any) -> None:
+def _write(
+    build: Any, sums: Any, below: list[Any], step: Any, products: Any, masks: Any
+) -> None:  # fmt: skip
+    """The products of a step and which of them reach the limit, at the place ``step``."""
+    products = build.gep(products, [build.mul(step, _whole(TILE_USERS * TILE_ITEMS))])
+    masks = build.gep(masks, [build.mul(step, _whole(TILE_USERS))])
     for user, row in enumerate(sums):
         mask = ir.Constant(_I32, 0)
         for at, part in enumerate(row):

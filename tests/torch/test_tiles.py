@@ -16,7 +16,7 @@ from recsys.ranking.tiles import (
     TILE_ITEMS,
     TILE_USERS,
     largest_code,
-    multiply_until,
+    multiply_steps,
     pack_items,
     pack_users,
 )
@@ -24,22 +24,25 @@ from recsys.ranking.tiles import (
 pytestmark = pytest.mark.torch
 
 
+_TOGETHER = 5
+
+
 @numba.njit  # not kept: the tile is compiled into it
 def multiply_all(
     items: np.ndarray, users: np.ndarray, limits: np.ndarray, found: np.ndarray, bits: np.ndarray
 ) -> None:
-    """Write what ``multiply_until`` hands out, at the place of its tile."""
-    products = np.empty((TILE_USERS, TILE_ITEMS), np.int32)
-    masks = np.empty(TILE_USERS, np.uint32)
+    """Write what ``multiply_steps`` hands out, at the place of its tile."""
     last = len(items) * (PANEL // TILE_ITEMS)
+    products = np.empty((last, TILE_USERS, TILE_ITEMS), np.int32)
+    masks, places = np.empty((last, TILE_USERS), np.uint32), np.empty(last, np.int64)
     for tile in range(len(users)):
-        step = 0
-        while True:
-            step = multiply_until(items, step, last, users, tile, limits, products, masks)
-            if step == last:
-                break
-            found[tile, :, step], bits[tile, :, step] = products, masks
-            step += 1
+        for first in range(0, last, _TOGETHER):
+            end = min(first + _TOGETHER, last)
+            written = multiply_steps(
+                items, first, end, users, tile, limits, products, masks, places
+            )
+            for at in range(written):
+                found[tile, :, places[at]], bits[tile, :, places[at]] = products[at], masks[at]
 
 
 @settings(max_examples=40, deadline=None)

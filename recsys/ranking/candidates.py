@@ -14,9 +14,10 @@ from recsys.ranking.exact_keys import NO_KEY, make_keys, read_keys, scores_of
 from recsys.ranking.item_index import BLOCK
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Floats, Rows, Scratch, Users
+from recsys.ranking.top_n import IntArray
 from recsys.ranking.tiles import LARGEST, TILE_ITEMS
 
-_BINS = 256
+BINS = 256
 
 _SLACK = 2.0**-23
 """What rounding adds to a bound, by |u| (``radius`` + ``centre``)."""
@@ -32,18 +33,16 @@ def bound(wrong: float, size: float, radius: float, error: float, centre: float)
 
 
 @compiled()
-def find_product(users: Users, blocks: Blocks, buffer: Buffer, user: int, block: int) -> int:
-    """The product of codes whose score may reach a user's floor, generously, as an int32.
+def find_product(floor: float, error: float, offset: float, scale: float) -> int:
+    """The product of codes whose score may reach a floor, generously, as an int32.
 
-    Of a user who is lost one that no product reaches.
+    Args:
+        floor: inf for a user who is lost: no product reaches it.
+        error: the ``bound`` of the user and the block.
+        offset: as in ``rough_scores.Rough``.
+        scale: the user's, times the block's.
     """
-    floor = buffer.floor[user] if buffer.filled[user] != LOST else np.inf
-    error = bound(
-        users.wrong[user], users.size[user], blocks.radius[block], blocks.error[block],
-        blocks.centre,
-    )  # fmt: skip
-    limit = floor - error - users.offset[user]
-    limit /= users.scale[user] * blocks.scale[block]
+    limit = (floor - error - offset) / scale
     limit -= abs(limit) * 2.0**-20
     # Cut off, upwards where negative.
     return int(min(max(limit - 1.0, -float(LARGEST)), float(LARGEST)))
@@ -68,29 +67,40 @@ def make_room(
     return n
 
 
+@compiled("nnan", "nsz", "reassoc")
+def _find_range(values: Floats, count: int) -> tuple[float, float]:
+    """The smallest and the largest of the first ``count`` values, at least one."""
+    low, high = values[0], values[0]
+    for at in range(1, count):
+        low, high = min(low, values[at]), max(high, values[at])
+    return low, high
+
+
 @compiled()
-def find_last(values: Floats, count: int, n: int) -> float:
-    """One of the first ``count`` values that at least n of them reach, and few more.
+def find_last(values: Floats, count: int, n: int, bins: IntArray) -> float:
+    """A number that at least n of the first ``count`` values reach, and few more.
 
     By a histogram: to find the n-th largest itself costs more, and is not needed.
+
+    Args:
+        values: finite, float64 [count or more].
+        count: at least n.
+        n: at least 1.
+        bins: int64 [BINS], overwritten.
     """
-    low, high = values[0], values[0]
-    for at in range(count):
-        low, high = min(low, values[at]), max(high, values[at])
+    low, high = _find_range(values, count)
     if not high - low > TINY:  # else a bin might be too narrow for a float64
         return low
-    per_bin, bins = (_BINS - 1) / (high - low), np.zeros(_BINS, np.int64)
+    bins[:] = 0
+    per_bin = (BINS - 1) / (high - low)
     for at in range(count):
-        bins[int((values[at] - low) * per_bin)] += 1
-    reached, lowest = 0, _BINS
+        bins[np.uint64((values[at] - low) * per_bin)] += 1
+    reached, lowest = 0, BINS
     while reached < n:
         lowest -= 1
         reached += bins[lowest]
-    last = high
-    for at in range(count):
-        if int((values[at] - low) * per_bin) >= lowest:
-            last = min(last, values[at])
-    return last
+    # What is in that bin is at least this large: the roundings above are below 2^-50 of it.
+    return low + lowest / per_bin * (1.0 - 2.0**-48)
 
 
 @compiled()
@@ -102,18 +112,17 @@ def _drop_beaten(
         users.wrong[user], users.size[user], users.scale[user], users.offset[user],
     )  # fmt: skip
     for at in range(count):
-        block = buffer.rows[user, at] // BLOCK
+        block = np.uint64(buffer.rows[user, at]) // np.uint64(BLOCK)
         middle = scale * blocks.scale[block] * buffer.products[user, at] + offset
         error = bound(wrong, size, blocks.radius[block], blocks.error[block], blocks.centre)
         scratch.low[at], scratch.high[at] = middle - error, middle + error
-    last = find_last(scratch.low, count, n)
+    last = find_last(scratch.low, count, n, scratch.bins)
     buffer.floor[user] = max(buffer.floor[user], last)
     kept = 0
-    for at in range(count):
-        if scratch.high[at] >= last:
-            buffer.rows[user, kept] = buffer.rows[user, at]
-            buffer.products[user, kept] = buffer.products[user, at]
-            kept += 1
+    for at in range(count):  # without a branch: which are kept can't be predicted
+        buffer.rows[user, kept] = buffer.rows[user, at]
+        buffer.products[user, kept] = buffer.products[user, at]
+        kept += scratch.high[at] >= last
     return kept
 
 

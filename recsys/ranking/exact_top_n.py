@@ -36,11 +36,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import take_best
+from recsys.ranking.candidates import BINS, take_best
 from recsys.ranking.dense_top_n import rank_all
 from recsys.ranking.exact_scores import doubt_sums
 from recsys.ranking.floors import guess_floors
 from recsys.ranking.item_index import ItemIndex
+from recsys.ranking.machine_code import compiled
 from recsys.ranking.rough_scores import Hidden, Rough, describe_blocks, make_rough, scan
 from recsys.ranking.scan_state import LOST, Buffer, Rows, Scratch, Users
 from recsys.ranking.top_n import (
@@ -106,11 +107,28 @@ def rank_products(
 def _find_rows(offsets: IntArray, values: IntArray, index: ItemIndex) -> tuple[Tensor, Tensor]:
     """Pairs that no list may have: user and row, int64."""
     values = np.asarray(values, dtype=np.int64)
-    user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    known = (values > 0) & (values < len(index.row_of))
-    row = index.row_of[torch.from_numpy(values[known]).to(index.items.device)]
-    ranked = row >= 0
-    return torch.from_numpy(user[known]).to(row.device)[ranked], row[ranked]
+    row_of = index.row_of
+    if row_of.device.type == "cpu":
+        user, row = _find_pairs(np.asarray(offsets, np.int64), values, row_of.numpy())
+        return torch.from_numpy(user), torch.from_numpy(row)
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    known = (values > 0) & (values < len(row_of))
+    rows = row_of[torch.from_numpy(values[known]).to(row_of.device)]
+    ranked = rows >= 0
+    return torch.from_numpy(users[known]).to(rows.device)[ranked], rows[ranked]
+
+
+@compiled()
+def _find_pairs(offsets: IntArray, values: IntArray, row_of: IntArray) -> tuple[IntArray, IntArray]:
+    """``_find_rows`` on a CPU, which steps over arrays once instead of eight times."""
+    users, rows = np.empty_like(values), np.empty_like(values)
+    count = 0
+    for user in range(len(offsets) - 1):
+        for at in range(offsets[user], offsets[user + 1]):
+            if 0 < values[at] < len(row_of):
+                users[count], rows[count] = user, row_of[values[at]]
+                count += rows[count] >= 0
+    return users[:count], rows[:count]
 
 
 def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItems:
@@ -156,7 +174,7 @@ def _rank_compiled(
         np.empty(shape, np.int32), np.empty(shape, np.int32),
     )  # fmt: skip
     low, high = np.empty((2, shape[1]))
-    scratch = Scratch(low, high, np.empty(shape[1], np.int64))
+    scratch = Scratch(low, high, np.empty(shape[1], np.int64), np.empty(BINS, np.int64))
     blocks = describe_blocks(index)
     scan(rough, index, hidden, given, rows, blocks, n, buffer, scratch)
     found = RankedItems(

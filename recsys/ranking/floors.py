@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import find_last
+from recsys.ranking.candidates import BINS, find_last
 from recsys.ranking.item_index import ItemIndex
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.rough_scores import Hidden, Rough, to_bits
@@ -43,7 +43,7 @@ def guess_floors(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tens
         return torch.full_like(rough.size, -torch.inf)
     left_out = torch.ones(len(codes) * PANEL, dtype=torch.bool)
     left_out[:size] = False if hidden.closed is None else hidden.closed[:: index.stride]
-    inside = hidden.row % index.stride == 0
+    inside = hidden.row & (index.stride - 1) == 0  # a power of two
     products = _find_places(
         codes.numpy(), pack_users(rough.codes), to_bits(left_out), hidden.user[inside].numpy(),
         hidden.row[inside].numpy() // index.stride, steps, place,
@@ -91,6 +91,7 @@ def _find_places(
     products, best = np.empty(shape, np.int32), np.empty(shape, np.int32)
     masks, places = np.empty((steps, TILE_USERS), np.uint32), np.empty(steps, np.int64)
     values, found = np.empty(steps * TILE_ITEMS), np.empty(len(hidden))
+    bins = np.empty(BINS, np.int64)
     for tile in range(len(tiles)):
         best[:] = np.int32(-LARGEST)
         for first in range(0, len(codes) * _STEPS, steps):
@@ -115,5 +116,7 @@ def _find_places(
                     values[count] = best[step, own, at]
                     count += best[step, own, at] > -LARGEST
             enough = count >= place
-            found[tile * TILE_USERS + own] = find_last(values, count, place) if enough else -np.inf
+            found[tile * TILE_USERS + own] = (
+                find_last(values, count, place, bins) if enough else -np.inf
+            )
     return found

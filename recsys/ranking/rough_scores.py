@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.candidates import find_product, make_room
+from recsys.ranking.candidates import bound, find_product, make_room
 from recsys.ranking.item_index import BLOCK, ItemIndex, quantize
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Rows, Scratch, Users
@@ -142,7 +142,8 @@ def _scan(
     closed: npt.NDArray[np.uint32], users: Users, rows: Rows, blocks: Blocks, n: int,
     buffer: Buffer, scratch: Scratch,
 ) -> None:  # fmt: skip
-    """``scan``, block by block. (Its inner loop calls nothing: each call would count references.)
+    """``scan``, block by block. (Its inner loop calls nothing that is given arrays: their references would be
+    counted.)
 
     Args:
         closed: a bit a row, uint32 [blocks, panels of a block].
@@ -151,54 +152,68 @@ def _scan(
     steps = _PANELS_AT_ONCE * _STEPS
     products = np.empty((steps, TILE_USERS, TILE_ITEMS), np.int32)
     masks, places = np.empty((steps, TILE_USERS), np.uint32), np.empty(steps, np.int64)
-    hidden = np.zeros((len(tiles), TILE_USERS, _PANELS), np.uint32)
+    hits = np.empty(masks.size, np.int64)
+    hidden = np.zeros((len(tiles), _PANELS, TILE_USERS), np.uint32)
     filled, kept, kept_products = buffer.filled, buffer.rows, buffer.products
     for block in range(len(blocks.radius)):
-        _begin_block(users, blocks, buffer, pairs, closed, block, limits, hidden)
+        _begin_block(users, blocks, buffer, pairs, block, limits.reshape(-1), hidden)
         for first in range(block * _PANELS * _STEPS, (block + 1) * _PANELS * _STEPS, steps):
             for tile in range(len(tiles)):
                 found = multiply_steps(
                     codes, first, first + steps, tiles, tile, limits, products, masks, places
                 )
+                # Listed without a branch: which users a step hits can't be predicted.
+                count_hits = 0
                 for at in range(found):
-                    row = places[at] * TILE_ITEMS
+                    panel = places[at] * TILE_ITEMS % BLOCK
                     for place in range(TILE_USERS):
-                        covered = hidden[tile, place, row % BLOCK // PANEL]
-                        left = masks[at, place] & ~(covered >> np.uint32(row % PANEL))
-                        if not left:
-                            continue
-                        user = tile * TILE_USERS + place
-                        count = filled[user]
-                        if count + TILE_ITEMS > kept.shape[1]:
-                            count = make_room(users, rows, blocks, user, n, buffer, scratch, count)
-                            limits[tile, place] = find_product(users, blocks, buffer, user, block)
-                        while left and count != LOST:
-                            item = lowest_bit(left)
-                            kept[user, count] = row + item
-                            kept_products[user, count] = products[at, place, item]
-                            left &= left - np.uint32(1)
-                            count += 1
-                        filled[user] = count
+                        covered = (
+                            closed[block, panel // PANEL] | hidden[tile, panel // PANEL, place]
+                        )
+                        masks[at, place] &= ~(covered >> np.uint32(panel % PANEL))
+                        hits[count_hits] = at * TILE_USERS + place
+                        count_hits += masks[at, place] != 0
+                for hit in range(count_hits):
+                    at, place = hits[hit] // TILE_USERS, hits[hit] % TILE_USERS
+                    user, row, left = (
+                        tile * TILE_USERS + place,
+                        places[at] * TILE_ITEMS,
+                        masks[at, place],
+                    )
+                    count = filled[user]
+                    if count + TILE_ITEMS > kept.shape[1]:
+                        count = make_room(users, rows, blocks, user, n, buffer, scratch, count)
+                    while left and count != LOST:
+                        item = lowest_bit(left)
+                        kept[user, count] = row + item
+                        kept_products[user, count] = products[at, place, item]
+                        left &= left - np.uint32(1)
+                        count += 1
+                    filled[user] = count
 
 
 @compiled()
 def _begin_block(
-    users: Users, blocks: Blocks, buffer: Buffer, pairs: HiddenPairs,
-    closed: npt.NDArray[np.uint32], block: int, limits: npt.NDArray[np.int32],
-    hidden: npt.NDArray[np.uint32],
+    users: Users, blocks: Blocks, buffer: Buffer, pairs: HiddenPairs, block: int,
+    limits: npt.NDArray[np.int32], hidden: npt.NDArray[np.uint32],
 ) -> None:  # fmt: skip
-    """Write what products are compared with, and a bit for each row that is left out of a list.
+    """Write what products are compared with, and a bit for each pair that is left out of a list.
 
     Args:
-        limits: int32 [tiles, TILE_USERS].
-        hidden: uint32 [tiles, TILE_USERS, panels].
+        limits: int32 [tiles * TILE_USERS].
+        hidden: uint32 [tiles, panels, TILE_USERS], of the block before.
     """
+    radius, error, scale, centre = (
+        blocks.radius[block], blocks.error[block], blocks.scale[block], blocks.centre,
+    )  # fmt: skip
     for user in range(len(buffer.filled)):
-        tile, place = user // TILE_USERS, user % TILE_USERS
-        limits[tile, place] = find_product(users, blocks, buffer, user, block)
-        for panel in range(_PANELS):
-            hidden[tile, place, panel] = closed[block, panel]
+        floor = buffer.floor[user] if buffer.filled[user] != LOST else np.inf
+        unsure = bound(users.wrong[user], users.size[user], radius, error, centre)
+        limits[user] = find_product(floor, unsure, users.offset[user], users.scale[user] * scale)
+    for at in range(pairs.edges[max(block - 1, 0)], pairs.edges[block]):
+        user, row = pairs.user[at], pairs.row[at] % BLOCK
+        hidden[user // TILE_USERS, row // PANEL, user % TILE_USERS] = 0
     for at in range(pairs.edges[block], pairs.edges[block + 1]):
-        user, row = pairs.user[at], pairs.row[at] - block * BLOCK
+        user, row = pairs.user[at], pairs.row[at] % BLOCK
         bit = np.uint32(1) << np.uint32(row % PANEL)
-        hidden[user // TILE_USERS, user % TILE_USERS, row // PANEL] |= bit
+        hidden[user // TILE_USERS, row // PANEL, user % TILE_USERS] |= bit

@@ -79,8 +79,10 @@ class Scratch(NamedTuple):
     Attributes:
         low, high: bounds of scores, float64.
         keys: see ``exact_keys``, int64.
+        bins: see ``candidates.find_last``, int64 [BINS].
     """
 
     low: Floats
     high: Floats
     keys: npt.NDArray[np.int64]
+    bins: npt.NDArray[np.int64]

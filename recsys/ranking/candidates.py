@@ -14,8 +14,8 @@ from recsys.ranking.exact_keys import NO_KEY, make_keys, read_keys, scores_of
 from recsys.ranking.item_index import BLOCK
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Floats, Rows, Scratch, Users
-from recsys.ranking.top_n import IntArray
 from recsys.ranking.tiles import LARGEST, TILE_ITEMS
+from recsys.ranking.top_n import IntArray
 
 BINS = 256
 

@@ -142,8 +142,9 @@ def _scan(
     closed: npt.NDArray[np.uint32], users: Users, rows: Rows, blocks: Blocks, n: int,
     buffer: Buffer, scratch: Scratch,
 ) -> None:  # fmt: skip
-    """``scan``, block by block. (Its inner loop calls nothing that is given arrays: their references would be
-    counted.)
+    """``scan``, block by block.
+
+    Its inner loops call nothing that is given arrays: references to them would be counted.
 
     Args:
         closed: a bit a row, uint32 [blocks, panels of a block].

@@ -6,11 +6,12 @@ reaches its user's limit, which few do.
 
 Codes are int16, so small that a product of two vectors, and how far it is from a limit, fit into
 int32 (``largest_code``): all of it is exact. Sums begin at minus the limit: what reaches it is not
-negative, which is seen from the signs of all sums at once. The steps are plain operations on vectors of LLVM, which numba compiles for the machine
-that it is on: `vpmaddwd` and `vpaddd` with AVX2 (an instruction multiplies 16 codes, one of float32
-8 numbers), `vpdpwssd` with VNNI, something else on other processors; the numbers are the same.
-The shape of the tile is that of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
-Multiplication", section 5: as many sums as there are registers, each operand loaded once for many.
+negative, which the signs of all sums together tell. The steps are plain operations on vectors of
+LLVM, which numba compiles for the machine that it is on: `vpmaddwd` and `vpaddd` with AVX2 (an
+instruction multiplies 16 codes, one of float32 8 numbers), `vpdpwssd` with VNNI, something else on
+other processors; the numbers are the same. The shape of the tile is that of Goto and van de Geijn
+2008, "Anatomy of High-Performance Matrix Multiplication", section 5: as many sums as there are
+registers, each operand loaded once for many.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def multiply_steps(
     typing: Any, items: Any, first: Any, last: Any, users: Any, tile: Any, limits: Any,
     products: Any, masks: Any, places: Any,
 ) -> Any:  # fmt: skip
-    """Multiply a tile's users by items; write the steps in which a product reaches its user's limit.
+    """Multiply a tile's users by items; write steps in which a product reaches its user's limit.
 
     Of such a step all products are written. Items are counted in steps of TILE_ITEMS.
 

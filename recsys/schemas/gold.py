@@ -200,4 +200,6 @@ GOLD_TOP_N = Table(
     filtered_by=(USER_ID,),
     retention_days=30,
     zorder_by=(USER_ID,),
+    # Its item ids are written as they are (lake/session.py), which zstd makes as small as numbers.
+    compression="zstd",
 )

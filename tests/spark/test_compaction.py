@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from threading import Thread
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -79,6 +80,17 @@ def test_training_files_are_compacted_to_whole_row_groups(lake: Lake) -> None:
     assert plan_compaction(own, table, live_files(own, table)) == []
 
 
+def find_layouts(lake: Lake) -> set[tuple[str, bool]]:
+    """Of the item ids of all lists: the codec, and whether ids are numbered (a dictionary)."""
+    found = set()
+    for url in lake.read(schemas.GOLD_TOP_N).inputFiles():
+        group = pq.ParquetFile(url.removeprefix("file:")).metadata.row_group(0)
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.endswith("element.item_id"):
+                found.add((column.compression, column.has_dictionary_page))
+    return found
+
+
 def test_lists_are_laid_out_so_that_one_user_lies_in_one_file(lake: Lake) -> None:
     section = lake.settings.lake.model_copy(update={"file_mb": 1})
     own = Lake(lake.spark, lake.settings.model_copy(update={"lake": section}))
@@ -88,8 +100,10 @@ def test_lists_are_laid_out_so_that_one_user_lies_in_one_file(lake: Lake) -> Non
         own.append(table, rows(own.spark, table, 10_000 * number, 10_000, **fixed))
     one = f"run_date = '{night}' and user_id = md5('4711')"
     assert len(own.read(table).where(one).inputFiles()) == 6
+    assert find_layouts(own) == {("ZSTD", False)}
     compact(own, table, plan_compaction(own, table, live_files(own, table)))
     assert len(live_files(own, table)) > 1
+    assert find_layouts(own) == {("ZSTD", False)}
     found = own.read(table).where(one)
     assert len(found.inputFiles()) == found.count() == 1
     own.delta(table).delete(f"run_date = '{night}'")

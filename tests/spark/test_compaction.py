@@ -97,7 +97,7 @@ def test_lists_are_laid_out_so_that_one_user_lies_in_one_file(lake: Lake) -> Non
     table, night = schemas.GOLD_TOP_N, NIGHT - timedelta(days=90)
     fixed = {"user_id": "md5(string(id))", "run_date": f"date'{night}'"}
     for number in range(6):
-        own.append(table, rows(own.spark, table, 10_000 * number, 10_000, **fixed))
+        own.append(table, rows(own.spark, table, 20_000 * number, 20_000, **fixed))
     one = f"run_date = '{night}' and user_id = md5('4711')"
     assert len(own.read(table).where(one).inputFiles()) == 6
     assert find_layouts(own) == {("ZSTD", False)}

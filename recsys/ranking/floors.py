@@ -61,9 +61,7 @@ def _place(expected: float) -> int:
 
 
 @compiled()
-def _keep_larger(
-    best: npt.NDArray[np.int32], others: npt.NDArray[np.int32], count: int
-) -> None:  # fmt: skip
+def _keep_larger(best: npt.NDArray[np.int32], others: npt.NDArray[np.int32], count: int) -> None:
     """Keep the larger one of each of the first ``count`` numbers."""
     for at in range(count):
         best[at] = max(best[at], others[at])

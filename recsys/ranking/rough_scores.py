@@ -166,21 +166,16 @@ def _scan(
                 # Listed without a branch: which users a step hits can't be predicted.
                 count_hits = 0
                 for at in range(found):
-                    panel = places[at] * TILE_ITEMS % BLOCK
+                    panel, bit = places[at] // _STEPS % _PANELS, places[at] % _STEPS * TILE_ITEMS
                     for place in range(TILE_USERS):
-                        covered = (
-                            closed[block, panel // PANEL] | hidden[tile, panel // PANEL, place]
-                        )
-                        masks[at, place] &= ~(covered >> np.uint32(panel % PANEL))
+                        covered = closed[block, panel] | hidden[tile, panel, place]
+                        masks[at, place] &= ~(covered >> np.uint32(bit))
                         hits[count_hits] = at * TILE_USERS + place
                         count_hits += masks[at, place] != 0
                 for hit in range(count_hits):
                     at, place = hits[hit] // TILE_USERS, hits[hit] % TILE_USERS
-                    user, row, left = (
-                        tile * TILE_USERS + place,
-                        places[at] * TILE_ITEMS,
-                        masks[at, place],
-                    )
+                    row, left = places[at] * TILE_ITEMS, masks[at, place]
+                    user = tile * TILE_USERS + place
                     count = filled[user]
                     if count + TILE_ITEMS > kept.shape[1]:
                         count = make_room(users, rows, blocks, user, n, buffer, scratch, count)

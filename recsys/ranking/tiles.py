@@ -211,9 +211,7 @@ def _multiply_pairs(build: Any, one: Any, other: Any) -> Any:
     return build.add(even, odd)
 
 
-def _write(
-    build: Any, sums: Any, below: list[Any], step: Any, products: Any, masks: Any
-) -> None:  # fmt: skip
+def _write(build: Any, sums: Any, below: list[Any], step: Any, products: Any, masks: Any) -> None:
     """The products of a step and which of them reach the limit, at the place ``step``."""
     products = build.gep(products, [build.mul(step, _whole(TILE_USERS * TILE_ITEMS))])
     masks = build.gep(masks, [build.mul(step, _whole(TILE_USERS))])

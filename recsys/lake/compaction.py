@@ -139,7 +139,8 @@ def _optimize(lake: Lake, table: Table, work: Work, partitions: list[Partition])
     session = lake.spark.newSession()
     session.conf.set(_SMALLEST, str(work.small_bytes))
     session.conf.set(_LARGEST, str(work.largest_bytes))
-    session.conf.set("spark.sql.parquet.compression.codec", table.compression)
+    if table.compression is not None:
+        session.conf.set("spark.sql.parquet.compression.codec", table.compression)
     if work.rows is not None:
         session.conf.set("spark.sql.files.maxRecordsPerFile", str(work.rows))
         # A row group never ends before the file does.

@@ -172,7 +172,9 @@ class Lake:
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         """The rows with the table's columns; what else makes the table where it is not there."""
         shaped = rows.select(*[F.col(c.name).cast(c.type) for c in table.columns])
-        writer = shaped.write.format("delta").option("compression", table.compression)
+        writer = shaped.write.format("delta")
+        if table.compression is not None:
+            writer = writer.option("compression", table.compression)
         if self.exists(table):
             return writer
         return writer.options(**_statistics(table)).partitionBy(*table.partition_by)

@@ -45,7 +45,7 @@ def find_product(floor: float, error: float, offset: float, scale: float) -> int
     limit = (floor - error - offset) / scale
     limit -= abs(limit) * 2.0**-20
     # Cut off, upwards where negative.
-    return int(min(max(limit - 1.0, -float(LARGEST)), float(LARGEST)))
+    return int(min(max(limit - 1.0, -LARGEST), LARGEST))
 
 
 @compiled()
@@ -112,6 +112,7 @@ def _drop_beaten(
         users.wrong[user], users.size[user], users.scale[user], users.offset[user],
     )  # fmt: skip
     for at in range(count):
+        # Unsigned: what might be negative is not divided in a vector.
         block = np.uint64(buffer.rows[user, at]) // np.uint64(BLOCK)
         middle = scale * blocks.scale[block] * buffer.products[user, at] + offset
         error = bound(wrong, size, blocks.radius[block], blocks.error[block], blocks.centre)

@@ -20,19 +20,12 @@ NO_KEY = -(2**63)
 
 
 @compiled("reassoc", "contract", "nsz")
-def _multiply(
-    ours: Floats, user: int, theirs: npt.NDArray[np.float32], rows: npt.NDArray[np.int32],
-    totals: Floats, count: int,
-) -> None:  # fmt: skip
-    """Dot products of a user and ``count`` rows, each added up in any order.
-
-    All in one call: a call for each would count references to its arrays, which costs as much.
-    """
-    for place in range(count):
-        total = 0.0
-        for at in range(ours.shape[1]):
-            total += ours[user, at] * np.float64(theirs[rows[user, place], at])
-        totals[place] = total
+def _multiply(ours: Floats, user: int, theirs: npt.NDArray[np.float32], row: int) -> float:
+    """A dot product, added up in any order. (Whole arrays: counting references to parts costs.)"""
+    total = 0.0
+    for at in range(ours.shape[1]):
+        total += ours[user, at] * np.float64(theirs[row, at])
+    return total
 
 
 @compiled()
@@ -68,10 +61,9 @@ def make_keys(
     """Score candidates as ``exact_scores`` says and write ``keys``; whether that was possible."""
     score = np.empty(1, np.float32)
     bits = score.view(np.int32)
-    doubt = users.doubt[user]
-    _multiply(users.vectors, user, rows.vectors, buffer.rows, scratch.low, count)
     for at in range(count):
-        row, total = buffer.rows[user, at], scratch.low[at]
+        row = buffer.rows[user, at]
+        total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
         score[0] = np.float32(total - doubt)
         if score[0] != np.float32(total + doubt):
             total, rest, error = _multiply_twice(users.vectors, user, rows.vectors, row)

@@ -120,7 +120,7 @@ def _find_rows(offsets: IntArray, values: IntArray, index: ItemIndex) -> tuple[T
 
 @compiled()
 def _find_pairs(offsets: IntArray, values: IntArray, row_of: IntArray) -> tuple[IntArray, IntArray]:
-    """``_find_rows`` on a CPU, which steps over arrays once instead of eight times."""
+    """``_find_rows`` on a CPU, in one pass."""
     users, rows = np.empty_like(values), np.empty_like(values)
     count = 0
     for user in range(len(offsets) - 1):

@@ -27,7 +27,7 @@ class Table:
     night writes the whole table, so that compacting it would be in vain; ``rewritten_part`` says
     so of the partitions with one value of a column. ``zorder_by``: compaction lays rows that are
     near in these columns into the same file (of ``filtered_by``, or no reader gains by it).
-    ``compression``: codec of its Parquet files.
+    ``compression``: codec of its Parquet files; ``None``: the session's.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Table:
     rewritten: bool = False
     rewritten_part: tuple[str, str] | None = None
     zorder_by: tuple[str, ...] = ()
-    compression: str = "snappy"
+    compression: str | None = None
 
     @property
     def names(self) -> list[str]:

@@ -119,18 +119,12 @@ def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
     reason = lists.from_model.astype(np.int8)
     if lists.pinned is not None:
         reason[lists.pinned] = 2
-    full = bool(real.all())
-
-    def pick(part: np.ndarray) -> np.ndarray:
-        # Nearly always all places are taken: a mask would copy them for nothing.
-        return part.reshape(-1) if full else part[real]
-
     entries = pa.StructArray.from_arrays(
         [
-            pa.array(pick(ranks)),
-            item_ids.take(pa.array(pick(lists.items))),
-            pa.array(pick(lists.scores), pa.float32()),
-            _REASONS.take(pa.array(pick(reason))),
+            pa.array(ranks[real]),
+            item_ids.take(pa.array(lists.items[real])),
+            pa.array(lists.scores[real], pa.float32()),
+            _REASONS.take(pa.array(reason[real])),
         ],
         [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
     )

@@ -17,6 +17,7 @@ from recsys.lake.compaction import compact, plan_compaction
 from recsys.lake.pinning import pin_training_table
 from recsys.lake.table_files import count_row_groups, live_files
 from recsys.lake.tables import Lake
+from recsys.schemas import Table
 from tests.spark.kept_tables import (
     NIGHT,
     NOW_IS_ALL,
@@ -80,15 +81,26 @@ def test_training_files_are_compacted_to_whole_row_groups(lake: Lake) -> None:
     assert plan_compaction(own, table, live_files(own, table)) == []
 
 
-def find_layouts(lake: Lake) -> set[tuple[str, bool]]:
-    """Of the item ids of all lists: the codec, and whether ids are numbered (a dictionary)."""
+def find_layouts(lake: Lake, table: Table, column: str) -> set[tuple[str, bool]]:
+    """Of a column in all files: the codec, and whether values are numbered (a dictionary)."""
     found = set()
-    for url in lake.read(schemas.GOLD_TOP_N).inputFiles():
+    for url in lake.read(table).inputFiles():
         group = pq.ParquetFile(url.removeprefix("file:")).metadata.row_group(0)
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema.endswith("element.item_id"):
-                found.add((column.compression, column.has_dictionary_page))
+        for part in map(group.column, range(group.num_columns)):
+            if part.path_in_schema.endswith(column):
+                found.add((part.compression, part.has_dictionary_page))
     return found
+
+
+def test_tables_without_a_codec_of_their_own_have_that_of_the_session(lake: Lake) -> None:
+    codec, table = "spark.sql.parquet.compression.codec", schemas.GOLD_ITEM_STATS
+    before = lake.spark.conf.get(codec)
+    lake.spark.conf.set(codec, "gzip")
+    try:
+        lake.replace(table, rows(lake.spark, table, 0, 100))
+    finally:
+        lake.spark.conf.set(codec, before)
+    assert {name for name, _ in find_layouts(lake, table, "item_idx")} == {"GZIP"}
 
 
 def test_lists_are_laid_out_so_that_one_user_lies_in_one_file(lake: Lake) -> None:
@@ -100,10 +112,10 @@ def test_lists_are_laid_out_so_that_one_user_lies_in_one_file(lake: Lake) -> Non
         own.append(table, rows(own.spark, table, 20_000 * number, 20_000, **fixed))
     one = f"run_date = '{night}' and user_id = md5('4711')"
     assert len(own.read(table).where(one).inputFiles()) == 6
-    assert find_layouts(own) == {("ZSTD", False)}
+    assert find_layouts(own, table, "element.item_id") == {("ZSTD", False)}
     compact(own, table, plan_compaction(own, table, live_files(own, table)))
     assert len(live_files(own, table)) > 1
-    assert find_layouts(own) == {("ZSTD", False)}
+    assert find_layouts(own, table, "element.item_id") == {("ZSTD", False)}
     found = own.read(table).where(one)
     assert len(found.inputFiles()) == found.count() == 1
     own.delta(table).delete(f"run_date = '{night}'")

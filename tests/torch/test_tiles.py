@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.ranking.candidates import BINS, find_last
+from recsys.ranking.candidates import BINS, TINY, find_last
 from recsys.ranking.tiles import (
     LARGEST,
     PANEL,
@@ -93,7 +93,10 @@ def test_at_least_n_values_reach_the_last_one(data: st.DataObject) -> None:
     values = np.array(data.draw(st.lists(kind, min_size=1, max_size=60)))
     n = data.draw(st.integers(1, len(values)))
     last = find_last(np.append(values, np.inf), len(values), n, np.empty(BINS, np.int64))
-    assert last >= values.min()
+    # Above it lies the n-th largest, by no more than a bin.
+    assert values.min() <= last <= np.sort(values)[-n]
+    width = (values.max() - values.min()) / (BINS - 1)
+    assert np.sort(values)[-n] - last <= width * (1.0 + 1e-9) + TINY
     assert (values >= last).sum() >= n
 
 

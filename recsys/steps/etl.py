@@ -152,6 +152,7 @@ BUILD_SILVER = Step(
     ("silver", "ingest", "privacy"),
     "ingest",
     _build_silver,
+    overlaps=True,
 )
 BUILD_GOLD = Step(
     "build_gold",
@@ -160,4 +161,5 @@ BUILD_GOLD = Step(
     _build_gold,
     # A repair of an earlier night makes this one to be done again.
     lambda context: str(last_change(context.lake, context.run_date)),
+    overlaps=True,
 )

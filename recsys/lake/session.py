@@ -28,6 +28,8 @@ _ALWAYS = {
     "spark.sql.codegen.cache.maxEntries": "2000",
     # A step reads what it caches two or three times: that never pays for compressing it.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    # A task that writes so few partitions keeps a file of each open; else it sorts its rows first.
+    "spark.sql.maxConcurrentOutputFileWriters": "4",
     # Else PySpark looks its own caller up at each use of a column, for messages that no user sees.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     # Hardly two are the same: Parquet would number the values first, see that, and start again.

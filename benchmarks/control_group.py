@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+_TRIES, _PAUSE_SECONDS = 100, 0.1
 _LIMITS = ("memory.limit_in_bytes", "memory.max")
 
 
@@ -33,7 +35,17 @@ def limited_group(limit_bytes: int) -> Iterator[Path]:
             raise OSError(f"no memory controller in {root}; it has to be enabled by the system")
         yield group
     finally:
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """What the process has started may still be ending."""
+    for _ in range(_TRIES):
+        try:
+            return group.rmdir()
+        except OSError:
+            time.sleep(_PAUSE_SECONDS)
+    group.rmdir()
 
 
 def join(group: Path) -> None:

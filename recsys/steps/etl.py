@@ -152,7 +152,6 @@ BUILD_SILVER = Step(
     ("silver", "ingest", "privacy"),
     "ingest",
     _build_silver,
-    overlaps=True,
 )
 BUILD_GOLD = Step(
     "build_gold",

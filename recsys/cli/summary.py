@@ -11,10 +11,10 @@ from rich.table import Table
 
 from recsys import schemas
 from recsys.errors import LakeError
-from recsys.lake.operations import SUCCEEDED, StageRun, read_night
+from recsys.lake.operations import SUCCEEDED, StageRun, caught_up_by, read_night
 from recsys.lake.publish import live, live_lists
 from recsys.lake.tables import Lake
-from recsys.steps import OPTIONAL, SUMMARIES
+from recsys.steps import ETL, OPTIONAL, SUMMARIES
 
 _USERS_SHOWN = 5
 _ITEMS_SHOWN = 8
@@ -26,7 +26,8 @@ def print_summary(lake: Lake, dates: Sequence[date]) -> None:
     if not any(nights.values()):
         raise LakeError(f"no night {dates[-1]} in this lake", where=lake.settings.lake.root)
     for day, runs in nights.items():
-        needed = [stage for stage in SUMMARIES if stage in runs or stage not in OPTIONAL]
+        stages = ETL if caught_up_by(runs) else SUMMARIES
+        needed = [stage for stage in stages if stage in runs or stage not in OPTIONAL]
         missing = [s for s in needed if s not in runs or runs[s].status != SUCCEEDED]
         if missing:
             raise LakeError(
@@ -37,6 +38,10 @@ def print_summary(lake: Lake, dates: Sequence[date]) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     console.print(_counts(nights))
     console.print(_seconds(nights))
+    later = caught_up_by(nights[dates[-1]])
+    if later:
+        console.print(f"The night of {later} has read all events up to {dates[-1]}: look at it.")
+        return
     console.print(_metrics(nights[dates[-1]]["evaluate"]))
     console.print(_lists(lake))
     root = lake.settings.lake.root
@@ -62,9 +67,10 @@ def _counts(nights: dict[date, dict[str, StageRun]]) -> Table:
     for name in ("night", *(name.replace("_", " ") for name in names), "lists"):
         table.add_column(name, justify="right")
     for day, runs in nights.items():
-        silver, publish = runs["build_silver"].details, runs["publish"]
+        silver = runs["build_silver"].details
         counts = [f"{int(silver[name]):,}" for name in names]
-        table.add_row(str(day), *counts, f"{publish.rows_out:,}")
+        lists = runs["publish"].rows_out if "publish" in runs else 0
+        table.add_row(str(day), *counts, f"{lists:,}")
     return table
 
 

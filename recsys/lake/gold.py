@@ -19,7 +19,7 @@ from recsys import schemas
 from recsys.lake import daily, sequences, windows
 from recsys.lake.base import Base, find_base
 from recsys.lake.commits import BASE
-from recsys.lake.gold_events import encode_events, no_events, reaches_behind, touched_from
+from recsys.lake.gold_events import encode_events, find_later_reader, reaches_behind, touched_from
 from recsys.lake.sequences import Horizon
 from recsys.lake.tables import Commit, Lake
 
@@ -50,12 +50,20 @@ class GoldCounts:
 
 @dataclass(frozen=True)
 class GoldNight:
-    """What a night did: its counts, the version of silver/events that it read, and by table name
-    the versions that it wrote."""
+    """What a night did.
+
+    Attributes:
+        events_version: the version of silver/events that it read.
+        written: table name to the version that it wrote.
+        caught_up_by: the later night that has read all events up to this one, so that it was left
+            none and wrote nothing. It came before the lake's first night, or both were the first
+            and ran at once: the later one's logs begin where none were read before.
+    """
 
     counts: GoldCounts
     events_version: int
     written: dict[str, int]
+    caught_up_by: date | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     """Bring the gold tables to the end of ``run_date``.
 
     Raises:
-        LakeError: there are no events up to the date, or later nights alone have brought them.
+        LakeError: there are no events up to the date.
     """
     base = find_base(lake, run_date)
     silver = lake.version(schemas.SILVER_EVENTS)
@@ -89,7 +97,8 @@ def build_gold(lake: Lake, run_date: date) -> GoldNight:
     try:
         added, touched, people, settled, open_ = _count(lake, merged, horizon)
         if not people:
-            raise no_events(lake, silver, run_date)
+            later = find_later_reader(lake, silver, run_date)
+            return GoldNight(GoldCounts(0, 0, 0, 0, 0, 0, None), silver, {}, later)
         every = max(1, min(gold.rows_per_row_group, (settled + open_) // gold.min_row_groups))
         commits = lake.in_parallel(
             lambda: _write_sequences(lake, merged),

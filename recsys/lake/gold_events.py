@@ -34,19 +34,22 @@ def _counted(lake: Lake, silver: int, run_date: date) -> DataFrame:
     return lake.read(schemas.SILVER_EVENTS, silver).where(counts)
 
 
-def no_events(lake: Lake, silver: int, run_date: date) -> LakeError:
-    """Why a night has nothing to build from."""
+def find_later_reader(lake: Lake, silver: int, run_date: date) -> date:
+    """The later night that has read all events up to ``run_date``, so that it is left none.
+
+    Raises:
+        LakeError: there are no events up to the date at all.
+    """
     events = lake.read(schemas.SILVER_EVENTS, silver if silver >= 0 else None)
     known = events.where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
-    later = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
+    later: date | None = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
     if later is None:
-        what, do = f"no events up to {run_date}", f"run build_silver for {run_date} first"
-    else:
-        what = (
-            f"the night of {later} has read all events up to {run_date}; none is left for this one"
+        raise LakeError(
+            f"no events up to {run_date}",
+            where=lake.path(schemas.SILVER_EVENTS),
+            do=f"run build_silver for {run_date} first",
         )
-        do = f"nothing is lost, and the tables are as they were; run nights from {later} on"
-    return LakeError(what, where=lake.path(schemas.SILVER_EVENTS), do=do)
+    return later
 
 
 def touched_from(lake: Lake, base: Base) -> date:

@@ -18,6 +18,8 @@ SUCCEEDED = "succeeded"
 FAILED = "failed"
 DAYS_AFTER = "days_after"
 """A detail of ingest: it read the days after this one; empty: from the start."""
+CAUGHT_UP_BY = "caught_up_by"
+"""A detail of build_gold: the later night that has read all events of this one, which so ends."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class StageRun:
     def run_id(self) -> str:
         """Equal for the same night with the same inputs and settings."""
         return f"{self.run_date}-{self.fingerprint[:12] or 'not-begun'}"
+
+
+def caught_up_by(runs: Mapping[str, StageRun]) -> str:
+    """The later night that has read all events of a night with these stages; empty: none has."""
+    gold = runs.get("build_gold")
+    if gold is None or gold.status != SUCCEEDED:
+        return ""
+    return gold.details.get(CAUGHT_UP_BY, "")
 
 
 def record_run(lake: Lake, run: StageRun) -> None:

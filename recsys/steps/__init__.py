@@ -15,5 +15,8 @@ SUMMARIES = {
 }
 """Name and one sentence of each step, in the night's order."""
 
+ETL = ("ingest", "build_silver", "build_gold")
+"""Steps that turn raw files into gold; a night that a later one has caught up ends with them."""
+
 OPTIONAL = ("export",)
 """Steps that a night may lack, as its settings don't ask for them."""

@@ -14,7 +14,7 @@ from recsys import schemas
 from recsys.config import Settings
 from recsys.errors import LakeError
 from recsys.lake.formats import LogFormat
-from recsys.lake.operations import SUCCEEDED, StageRun, read_night
+from recsys.lake.operations import SUCCEEDED, StageRun, caught_up_by, read_night
 from recsys.lake.quality import CheckResult, History, read_history
 from recsys.lake.tables import Lake
 from recsys.schemas import Table
@@ -48,6 +48,11 @@ class Context:
         night = read_night(self.lake, self.run_date)
         self.runs, self.days_after = night.runs, night.days_after
 
+    @property
+    def caught_up_by(self) -> str:
+        """The later night that has read all events of this one, which ends with build_gold."""
+        return caught_up_by(self.runs)
+
     def done(self, stage: str) -> StageRun:
         """The recorded success of an earlier stage.
 
@@ -67,16 +72,20 @@ class Context:
         """The version of a table that an earlier stage of this night has written.
 
         Raises:
-            LakeError: the stage has not run, or its version was removed when users were erased.
+            LakeError: the stage has not run, its version was removed when users were erased, or a
+                later night has read all events of this one.
         """
         versions = self.done(stage).tables_written
-        if table.name not in versions:
-            raise LakeError(
-                f"what {stage} of {self.run_date} wrote to {table.name} is gone",
-                where=self.settings.lake.root,
-                do=f"run {stage} for {self.run_date} again, with --force",
-            )
-        return versions[table.name]
+        if table.name in versions:
+            return versions[table.name]
+        later = self.caught_up_by
+        if later:
+            what = f"the night of {later} has read all events up to {self.run_date}"
+            do = f"nothing is lost; look at that night: --date {later}"
+        else:
+            what = f"what {stage} of {self.run_date} wrote to {table.name} is gone"
+            do = f"run {stage} for {self.run_date} again, with --force"
+        raise LakeError(what, where=self.settings.lake.root, do=do)
 
     def attributes_version(self) -> int:
         """The version of silver/user_attributes that the night has read or left; -1: none."""

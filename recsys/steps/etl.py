@@ -15,7 +15,7 @@ from recsys.lake.bronze import ingest_files, read_header
 from recsys.lake.drift import Drift, check_log_schema
 from recsys.lake.files import RawFile, find_files, is_file
 from recsys.lake.gold import build_gold
-from recsys.lake.operations import DAYS_AFTER
+from recsys.lake.operations import CAUGHT_UP_BY, DAYS_AFTER
 from recsys.lake.sequences import holdout_cutoff
 from recsys.lake.silver import build_silver
 from recsys.steps.context import Context, Outcome, Step
@@ -120,6 +120,17 @@ def _say_silver(counts: SilverCounts) -> str:
 
 def _build_gold(context: Context) -> Outcome:
     night = build_gold(context.lake, context.run_date)
+    read = {
+        **context.done("build_silver").tables_written,
+        schemas.SILVER_EVENTS.name: night.events_version,
+    }
+    later = night.caught_up_by
+    if later:
+        return Outcome(
+            f"nothing to do: the night of {later} has read all events up to {context.run_date}",
+            details={CAUGHT_UP_BY: str(later)},
+            tables_read=read,
+        )
     counts = night.counts
     cutoff = holdout_cutoff(context.settings.gold, context.run_date)
     details = {name: str(value) for name, value in dataclasses.asdict(counts).items()}
@@ -132,10 +143,7 @@ def _build_gold(context: Context) -> Outcome:
         rows_in=counts.events,
         rows_out=counts.sequences,
         details=details,
-        tables_read={
-            **context.done("build_silver").tables_written,
-            schemas.SILVER_EVENTS.name: night.events_version,
-        },
+        tables_read=read,
         tables_written=night.written,
     )
 

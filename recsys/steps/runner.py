@@ -11,8 +11,16 @@ from functools import partial
 
 from recsys.checks import GREEN, STATUSES, of_stage
 from recsys.errors import ConflictError, RecsysError, first_line
-from recsys.lake.operations import FAILED, SUCCEEDED, StageRun, check_schema_version, record_run
+from recsys.lake.operations import (
+    CAUGHT_UP_BY,
+    FAILED,
+    SUCCEEDED,
+    StageRun,
+    check_schema_version,
+    record_run,
+)
 from recsys.lake.quality import CheckResult, check_tables, record_checks
+from recsys.steps import ETL
 from recsys.steps.behind import Behind
 from recsys.steps.context import Context, Outcome, Step
 
@@ -33,7 +41,8 @@ _NOT_PART_OF_RESULT = {
 def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
     """Run steps in order; each is skipped where its last success had the same inputs.
 
-    A step that the settings don't ask for is left out.
+    A step that the settings don't ask for is left out, and so is all that follows build_gold where
+    a later night has read this one's events.
 
     Raises:
         RecsysError: a step failed; the failure is recorded, later steps did not run.
@@ -45,13 +54,16 @@ def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
         with Behind() as behind:
             for step in wanted:
                 _run_step(context, step, behind)
-        return {step.name: context.runs[step.name] for step in wanted}
+        return {step.name: context.runs[step.name] for step in wanted if step.name in context.runs}
 
 
 def _run_step(context: Context, step: Step, behind: Behind) -> None:
     """Run a step; where another run of the lake was in the way, look again and start over."""
     if not step.overlaps:
         behind.wait()
+    if context.caught_up_by and step.name not in ETL:
+        context.say(f"  {step.name:<13} nothing to do")
+        return
     for left in range(context.settings.lake.retries, -1, -1):
         try:
             finish = _try_step(context, step, behind)
@@ -103,7 +115,6 @@ def _finish(
     try:
         results, outcome = _check(context, step, outcome)
     except BaseException as error:
-        del context.runs[step.name]
         _record_failure(context, step, fingerprint, time.monotonic() - started, error)
         raise
     run = _to_run(context, step, SUCCEEDED, fingerprint, time.monotonic() - started, outcome)
@@ -131,7 +142,8 @@ def _insist(context: Context, write: Callable[[], None]) -> None:
 
 def _check(context: Context, step: Step, outcome: Outcome) -> tuple[list[CheckResult], Outcome]:
     """Check the tables that the step has written; what is red stops `publish`, not the step."""
-    if not of_stage(step.name) and not outcome.results:
+    checked = of_stage(step.name) or outcome.results
+    if not checked or CAUGHT_UP_BY in outcome.details:
         return [], outcome
     started = time.monotonic()
     figures = {name: int(value) for name, value in outcome.details.items() if value.isdecimal()}

@@ -103,6 +103,13 @@ def test_no_events_up_to_the_night_is_an_error(lake: Lake) -> None:
         build_gold(lake, date(2020, 1, 1))
 
 
+def test_a_night_whose_events_a_later_one_has_read_writes_nothing(lake: Lake) -> None:
+    write_silver(lake, BEFORE)
+    found = build_gold(lake, NIGHT - timedelta(days=1))
+    assert (found.caught_up_by, found.written, found.counts.events) == (NIGHT, {}, 0)
+    assert not lake.exists(schemas.GOLD_SEQUENCES)
+
+
 def test_pinned_files_are_one_row_group_with_true_counts_in_an_order_set_by_content(
     lake: Lake,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import LakeError
+from recsys.cli.summary import print_summary
+from recsys.lake.operations import SUCCEEDED, read_night
 from recsys.lake.tables import Lake
-from recsys.steps.etl import BUILD_GOLD
+from recsys.steps import ETL
+from recsys.steps.context import Step
+from recsys.steps.etl import BUILD_GOLD, INGEST
+from recsys.steps.night import ALL_STEPS
 from tests.rounds import ROUNDS
 from tests.spark.etl_nights import DAYS, SMALL, Etl, content
 from tests.spark.tiny_logs import event
@@ -47,15 +51,6 @@ def to_logs(drawn: list[Any]) -> dict[date, list[dict[str, Any]]]:
     return days
 
 
-def run_after_a_later_night(etl: Etl, day: date, force: bool = False) -> None:
-    """A night whose days a later one has caught up; its own events are none, or late ones."""
-    try:
-        etl.run(day, force)
-    except LakeError as error:
-        if "has read all events up to" not in error.what:
-            raise
-
-
 def check_order(
     folder: Path, make: Callable[..., Lake], drawn: list[Any], order: Order, nights: list[date]
 ) -> None:
@@ -68,13 +63,8 @@ def check_order(
     for day in nights:
         one.run(day)
     other = Etl(make(f"lake.root={folder}/two", *SMALL), folder / "logs")
-    first = len(DAYS)
     for place, force in [*order, (len(DAYS) - 1, False)]:
-        if place >= first:
-            other.run(DAYS[place], force)
-        else:
-            run_after_a_later_night(other, DAYS[place], force)
-        first = min(first, place)
+        other.run(DAYS[place], force)
     wanted, found = content(one.lake), content(other.lake)
     assert {name for name in wanted if wanted[name] != found[name]} == set()
     assert wanted["silver/events"]
@@ -122,19 +112,45 @@ def test_gold_of_an_old_night_again_takes_nothing_from_the_nights_after(
     assert {name for name in wanted if wanted[name] != found[name]} == set()
 
 
-def test_a_first_night_that_a_later_one_has_caught_up_is_told_so_and_changes_nothing(
+@pytest.mark.parametrize("begun", [(), (INGEST,)])
+def test_a_first_night_whose_events_a_later_one_has_read_ends_with_nothing_to_do(
+    make_lake: Callable[..., Lake],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    begun: Sequence[Step],
+) -> None:
+    """It came later, or both are the lake's first, began at once, and the later one was ahead."""
+    etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *SMALL), tmp_path / "logs")
+    etl.write(to_logs(some_records()))
+    etl.run(DAYS[1], steps=(INGEST,))
+    if begun:
+        etl.run(DAYS[0], steps=begun)
+    etl.run(DAYS[1])
+    before = content(etl.lake)
+    gold, *after = etl.run(DAYS[0], steps=ALL_STEPS)[-5:]
+    assert f"nothing to do: the night of {DAYS[1]} has read all events up to {DAYS[0]}" in gold
+    left = ("train", "evaluate", "score_users", "publish")
+    assert [line.split(maxsplit=1) for line in after] == [[name, "nothing to do"] for name in left]
+    assert content(etl.lake) == before
+    recorded = read_night(etl.lake, DAYS[0]).runs
+    assert {name: run.status for name, run in recorded.items()} == dict.fromkeys(ETL, SUCCEEDED)
+    assert recorded["build_gold"].tables_written == {}
+    print_summary(etl.lake, DAYS[:1])
+    assert f"The night of {DAYS[1]} has read all events" in capsys.readouterr().out
+
+
+def test_no_night_goes_on_from_one_with_nothing_to_do(
     make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:
     etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *SMALL), tmp_path / "logs")
-    etl.write(to_logs([]))
+    etl.write(to_logs(some_records()))
     etl.run(DAYS[1])
     before = content(etl.lake)
-    with pytest.raises(LakeError, match=f"the night of {DAYS[1]} has read all") as caught:
-        etl.run(DAYS[0])
-    assert "nothing is lost" in caught.value.do
+    etl.run(DAYS[0])
+    assert all("done before" in line for line in etl.run(DAYS[0])[-3:])
+    assert "from all events" in etl.run(DAYS[1])[-1]
     assert content(etl.lake) == before
-    etl.run(DAYS[1])
-    assert content(etl.lake) == before
+    assert f"on {DAYS[1]}'s" in etl.run(DAYS[2])[-1]
 
 
 @pytest.mark.stress

@@ -128,7 +128,6 @@ class Step:
         inputs: anything else that its result depends on, as text.
         repeats: it finds out by itself what is done, so it runs whatever ops/runs says.
         wanted: whether the settings ask for it; a night leaves it out otherwise.
-        overlaps: it may begin while the step before is checked and recorded, as it reads neither.
     """
 
     name: str
@@ -138,7 +137,6 @@ class Step:
     inputs: Callable[[Context], str] = lambda _: ""
     repeats: bool = False
     wanted: Callable[[Settings], bool] = lambda _: True
-    overlaps: bool = False
 
     @property
     def summary(self) -> str:

@@ -168,5 +168,4 @@ BUILD_GOLD = Step(
     _build_gold,
     # A repair of an earlier night makes this one to be done again.
     lambda context: str(last_change(context.lake, context.run_date)),
-    overlaps=True,
 )

@@ -6,8 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from recsys.checks import GREEN, STATUSES, of_stage
 from recsys.errors import ConflictError, RecsysError, first_line
@@ -21,7 +20,6 @@ from recsys.lake.operations import (
 )
 from recsys.lake.quality import CheckResult, check_tables, record_checks
 from recsys.steps import ETL
-from recsys.steps.behind import Behind
 from recsys.steps.context import Context, Outcome, Step
 
 # Settings that say where or how fast a step runs, not what comes out.
@@ -51,68 +49,42 @@ def run_night(context: Context, steps: Sequence[Step]) -> dict[str, StageRun]:
         check_schema_version(context.lake)
         context.refresh()
         wanted = [step for step in steps if step.wanted(context.settings)]
-        with Behind() as behind:
-            for step in wanted:
-                _run_step(context, step, behind)
-        return {step.name: context.runs[step.name] for step in wanted if step.name in context.runs}
+        runs = {step.name: _run_step(context, step) for step in wanted}
+        return {name: run for name, run in runs.items() if run is not None}
 
 
-def _run_step(context: Context, step: Step, behind: Behind) -> None:
-    """Run a step; where another run of the lake was in the way, look again and start over."""
-    if not step.overlaps:
-        behind.wait()
+def _run_step(context: Context, step: Step) -> StageRun | None:
+    """Run a step; where another run of the lake was in the way, look again and start over.
+
+    Returns:
+        ``None`` where a later night has read the events that it would work on.
+    """
     if context.caught_up_by and step.name not in ETL:
         context.say(f"  {step.name:<13} nothing to do")
-        return
-    for left in range(context.settings.lake.retries, -1, -1):
+        return None
+    retries = context.settings.lake.retries
+    for left in range(retries, -1, -1):
         try:
-            finish = _try_step(context, step, behind)
-            break
+            return _try_step(context, step)
         except ConflictError as error:
             if not left:
                 raise
-            behind.wait()
             context.say(f"  {step.name:<13} {error.what}: again")
             context.refresh()
-    if finish is None:
-        behind.wait()
-        context.say(f"  {step.name:<13} done before, nothing to do")
-    else:
-        behind.start(finish)
+    raise AssertionError("the last try returns or raises")
 
 
-def _try_step(context: Context, step: Step, behind: Behind) -> Callable[[], None] | None:
-    """Do a step's work; what is left to do of it (None: it was done before)."""
+def _try_step(context: Context, step: Step) -> StageRun:
     started = time.monotonic()
     fingerprint = ""
     try:
         fingerprint = fingerprint_of(context, step)
         before = context.runs.get(step.name)
         done = before is not None and _is_done(before, fingerprint)
-        if done and not step.repeats and not context.force:
-            return None
+        if before and done and not step.repeats and not context.force:
+            context.say(f"  {step.name:<13} done before, nothing to do")
+            return before
         outcome = step.run(context)
-    except BaseException as error:
-        # In the order of the steps: two first writes of one table would be in each other's way.
-        behind.settle()
-        _record_failure(context, step, fingerprint, time.monotonic() - started, error)
-        raise
-    context.runs[step.name] = _to_run(context, step, SUCCEEDED, fingerprint, 0.0, outcome)
-    return partial(_finish, context, step, behind, fingerprint, started, outcome)
-
-
-def _finish(
-    context: Context,
-    step: Step,
-    behind: Behind,
-    fingerprint: str,
-    started: float,
-    outcome: Outcome,
-) -> None:
-    """Check what a step has written, record both, and say so."""
-    # What it did before that was in the time of the step before: a night's seconds add up.
-    started = max(started, behind.ended)
-    try:
         results, outcome = _check(context, step, outcome)
     except BaseException as error:
         _record_failure(context, step, fingerprint, time.monotonic() - started, error)
@@ -120,24 +92,14 @@ def _finish(
     run = _to_run(context, step, SUCCEEDED, fingerprint, time.monotonic() - started, outcome)
     # Both at once; a red result is a detail of the run too, so neither can be lost alone.
     context.lake.in_parallel(
-        lambda: _insist(context, lambda: record_run(context.lake, run)),
-        lambda: _insist(context, lambda: _record_checks(context, step, results)),
+        lambda: record_run(context.lake, run), lambda: _record_checks(context, step, results)
     )
     context.runs[step.name] = run
     context.say(f"  {step.name:<13} {run.seconds:6.1f} s  {outcome.headline}")
     for result in results:
         if result.status != GREEN:
             context.say(f"  {'':<13} {result.status}: {result}")
-
-
-def _insist(context: Context, write: Callable[[], None]) -> None:
-    """Write again where another run of the lake was in the way."""
-    for left in range(context.settings.lake.retries, -1, -1):
-        try:
-            return write()
-        except ConflictError:
-            if not left:
-                raise
+    return run
 
 
 def _check(context: Context, step: Step, outcome: Outcome) -> tuple[list[CheckResult], Outcome]:

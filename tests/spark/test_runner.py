@@ -1,16 +1,14 @@
-"""A step begins while the one before is checked and recorded, where it reads neither."""
+"""Running steps: what is recorded where one of them fails, and where one leaves nothing to do."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from threading import Event
 
 import pytest
 
 from recsys import schemas
 from recsys.errors import LakeError
-from recsys.lake.operations import FAILED, SUCCEEDED, read_night
+from recsys.lake.operations import CAUGHT_UP_BY, FAILED, SUCCEEDED, read_night
 from recsys.lake.tables import Lake
 from recsys.steps.context import Context, Outcome, Step
 from recsys.steps.runner import run_night
@@ -21,54 +19,15 @@ pytestmark = pytest.mark.spark
 STEPS = ("build_silver", "build_gold")
 
 
-def make_step(name: str, run: Callable[[], Outcome], overlaps: bool = False) -> Step:
-    return Step(name, (), None, lambda _: run(), overlaps=overlaps)
-
-
-def test_an_overlapping_step_begins_before_the_one_before_is_done(
-    make_lake: Callable[..., Lake],
-) -> None:
-    lake, begun, said = make_lake(), Event(), list[str]()
-
-    def say(line: str) -> None:
-        # The first step is said to be done: by then the second one must have begun.
-        if "first is done" in line:
-            assert begun.wait(60), "the second step waited for the first one's record"
-        said.append(line)
-
-    def second() -> Outcome:
-        begun.set()
-        return Outcome("second is done")
-
-    first = make_step(STEPS[0], lambda: Outcome("first is done"))
-    context = Context(lake.settings, log_format(), DAY, lake, say=say)
-    started = time.monotonic()
-    runs = run_night(context, (first, make_step(STEPS[1], second, overlaps=True)))
-    assert tuple(runs) == STEPS
-    assert ["first is done" in said[0], "second is done" in said[1]] == [True, True], said
-    recorded = read_night(lake, DAY).runs
-    assert {name: recorded[name].status for name in STEPS} == dict.fromkeys(STEPS, SUCCEEDED)
-    assert all(0 < recorded[name].seconds == runs[name].seconds for name in STEPS)
-    assert sum(run.seconds for run in runs.values()) <= time.monotonic() - started
-
-
-def test_any_other_step_finds_the_one_before_recorded(make_lake: Callable[..., Lake]) -> None:
-    lake, found = make_lake(), list[str]()
-
-    def second() -> Outcome:
-        found.extend(read_night(lake, DAY).runs)
-        return Outcome("")
-
-    steps = (make_step(STEPS[0], lambda: Outcome("")), make_step(STEPS[1], second))
-    run_night(Context(lake.settings, log_format(), DAY, lake, say=lambda _: None), steps)
-    assert found == [STEPS[0]]
+def make_step(name: str, run: Callable[[], Outcome]) -> Step:
+    return Step(name, (), None, lambda _: run())
 
 
 def test_a_table_that_cannot_be_checked_stops_the_night(make_lake: Callable[..., Lake]) -> None:
     lake, table = make_lake(), schemas.SILVER_EVENTS
     lake.append(table, lake.read(table))
     first = make_step(STEPS[0], lambda: Outcome("", tables_written={table.name: 99}))
-    second = make_step(STEPS[1], lambda: Outcome(""), overlaps=True)
+    second = make_step(STEPS[1], lambda: Outcome(""))
     context = Context(lake.settings, log_format(), DAY, lake, say=lambda _: None)
     with pytest.raises(LakeError, match="table silver/events can't be read"):
         run_night(context, (first, second))
@@ -85,7 +44,7 @@ def test_a_step_that_fails_leaves_the_one_before_done(make_lake: Callable[..., L
 
     steps = (
         make_step(STEPS[0], lambda: Outcome("")),
-        make_step(STEPS[1], second, overlaps=True),
+        make_step(STEPS[1], second),
     )
     with pytest.raises(LakeError, match="no"):
         run_night(Context(lake.settings, log_format(), DAY, lake, say=lambda _: None), steps)
@@ -93,3 +52,19 @@ def test_a_step_that_fails_leaves_the_one_before_done(make_lake: Callable[..., L
         STEPS[0]: SUCCEEDED,
         STEPS[1]: FAILED,
     }
+
+
+def test_nothing_is_done_after_gold_that_was_left_no_events(make_lake: Callable[..., Lake]) -> None:
+    lake, said = make_lake(), list[str]()
+    steps = (
+        make_step("build_gold", lambda: Outcome("none left", details={CAUGHT_UP_BY: "2026-03-07"})),
+        make_step("train", lambda: pytest.fail("it was to be left out")),
+    )
+    for _ in range(2):  # the second time as a job of its own: it knows what is recorded
+        context = Context(lake.settings, log_format(), DAY, lake, say=said.append)
+        run_night(context, steps)
+        steps = steps[1:]
+    assert [line.split()[-3:] for line in said[1:]] == [["nothing", "to", "do"]] * 2
+    assert list(read_night(lake, DAY).runs) == ["build_gold"]
+    with pytest.raises(LakeError, match="the night of 2026-03-07 has read all events up to"):
+        context.written("build_gold", schemas.GOLD_SEQUENCES)

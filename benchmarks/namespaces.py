@@ -1,7 +1,7 @@
 """Ranks as if on machines of their own: each in a network namespace behind a shaped link.
 
-Needs root, `ip` and `tc` (token bucket filter). A link bounds what a rank sends; the bridge between
-them bounds nothing.
+Needs root, `ip` and `tc` (token bucket filter). A link bounds what a rank sends; what is between
+them bounds nothing, but may delay it (``delay_line``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.delay_line import MTU, delay_line, open_tun
 from recsys.train.horovodrun import rank_environment
 from recsys.train.job import JOB_FILE, TrainingJob
 
-_BRIDGE, _NET, _LINK = "rsbr0", "10.77.0", "link0"
+_ROOT_LINK, _NET, _LINK = "rsroot0", "10.77.0", "link0"
 _ROOT_ADDRESS = f"{_NET}.254"
 _HOSTS = Path("/etc/netns")
 
@@ -31,49 +32,83 @@ def _name(rank: int) -> str:
     return f"rsrank{rank}"
 
 
+def _address(rank: int) -> str:
+    return f"{_NET}.{rank + 1}"
+
+
 @contextmanager
-def linked_ranks(ranks: int, gbit: float | None) -> Iterator[None]:
-    """Namespaces for so many ranks; each sends ``gbit`` Gbit/s at most; None: unbound."""
+def linked_ranks(ranks: int, gbit: float | None, latency_ms: float = 0.0) -> Iterator[None]:
+    """Namespaces for so many ranks; each sends ``gbit`` Gbit/s at most; None: unbound.
+
+    Args:
+        latency_ms: milliseconds until a packet arrives, in each direction.
+    """
     try:
-        _run("ip", "link", "add", _BRIDGE, "type", "bridge")
-        _run("ip", "addr", "add", f"{_ROOT_ADDRESS}/24", "dev", _BRIDGE)
-        _run("ip", "link", "set", _BRIDGE, "up")
         for rank in range(ranks):
-            _add_rank(rank, gbit)
-        yield
+            _add_namespace(rank)
+        with _delayed_links(ranks, latency_ms / 1e3) if latency_ms else _bridged_links(ranks):
+            for rank in range(ranks):
+                _bring_up(rank, gbit)
+            yield
     finally:
         for rank in range(ranks):
             subprocess.run(["ip", "netns", "del", _name(rank)], capture_output=True)
             shutil.rmtree(_HOSTS / _name(rank), ignore_errors=True)
-        subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True)
 
 
-def _add_rank(rank: int, gbit: float | None) -> None:
-    name, outer = _name(rank), f"rsveth{rank}"
-    inside = ["ip", "-n", name]
-    _run("ip", "netns", "add", name)
+def _add_namespace(rank: int) -> None:
+    _run("ip", "netns", "add", _name(rank))
     # Gloo takes the address that the machine's own name has; `ip netns exec` shows this file there.
-    hosts = _HOSTS / name / "hosts"
+    hosts = _HOSTS / _name(rank) / "hosts"
     hosts.parent.mkdir(parents=True, exist_ok=True)
-    hosts.write_text(f"127.0.0.1 localhost\n{_NET}.{rank + 1} {socket.gethostname()}\n")
-    _run("ip", "link", "add", outer, "type", "veth", "peer", "name", _LINK, "netns", name)
-    _run("ip", "link", "set", outer, "master", _BRIDGE, "up")
-    _run(*inside, "addr", "add", f"{_NET}.{rank + 1}/24", "dev", _LINK)
+    hosts.write_text(f"127.0.0.1 localhost\n{_address(rank)} {socket.gethostname()}\n")
+
+
+@contextmanager
+def _bridged_links(ranks: int) -> Iterator[None]:
+    """A bridge, and from it a pair of devices into each namespace."""
+    try:
+        _run("ip", "link", "add", _ROOT_LINK, "type", "bridge")
+        for rank in range(ranks):
+            outer = f"rsveth{rank}"
+            peer = ["peer", "name", _LINK, "netns", _name(rank)]
+            _run("ip", "link", "add", outer, "type", "veth", *peer)
+            _run("ip", "link", "set", outer, "master", _ROOT_LINK, "up")
+        _bring_up_root()
+        yield
+    finally:
+        subprocess.run(["ip", "link", "del", _ROOT_LINK], capture_output=True)
+
+
+@contextmanager
+def _delayed_links(ranks: int, seconds: float) -> Iterator[None]:
+    ends = {_ROOT_ADDRESS: open_tun(_ROOT_LINK)}
+    for rank in range(ranks):
+        # A name of its own until it is in its namespace.
+        outer = f"rstun{rank}"
+        ends[_address(rank)] = open_tun(outer)
+        _run("ip", "link", "set", outer, "netns", _name(rank), "name", _LINK, "mtu", str(MTU))
+    with delay_line(ends, seconds):
+        _run("ip", "link", "set", _ROOT_LINK, "mtu", str(MTU))
+        _bring_up_root()
+        yield
+
+
+def _bring_up_root() -> None:
+    _run("ip", "addr", "add", f"{_ROOT_ADDRESS}/24", "dev", _ROOT_LINK)
+    _run("ip", "link", "set", _ROOT_LINK, "up")
+
+
+def _bring_up(rank: int, gbit: float | None) -> None:
+    inside = ["ip", "-n", _name(rank)]
+    _run(*inside, "addr", "add", f"{_address(rank)}/24", "dev", _LINK)
     for device in ("lo", _LINK):
         _run(*inside, "link", "set", device, "up")
     if gbit is not None:
         # A bucket of two milliseconds: less, and the kernel's timer bounds the rate.
         burst = max(65_536, int(gbit * 1e9 / 8 * 0.002))
-        shape = [
-            "tbf",
-            "rate",
-            f"{round(gbit * 1000)}mbit",
-            "burst",
-            str(burst),
-            "latency",
-            "100ms",
-        ]
-        _run("tc", "-n", name, "qdisc", "add", "dev", _LINK, "root", *shape)
+        shape = ["rate", f"{round(gbit * 1000)}mbit", "burst", str(burst), "latency", "100ms"]
+        _run("tc", "-n", _name(rank), "qdisc", "add", "dev", _LINK, "root", "tbf", *shape)
 
 
 def sent_bytes(ranks: int) -> list[int]:
@@ -95,7 +130,7 @@ def run_worker(job: TrainingJob, *options: str) -> None:
     ranks, path = job.settings.train.ranks, Path(job.checkpoint_dir) / JOB_FILE
     job.save(path)
     slots = get_host_assignments(
-        parse_hosts(",".join(f"{_NET}.{rank + 1}:1" for rank in range(ranks))), ranks
+        parse_hosts(",".join(f"{_address(rank)}:1" for rank in range(ranks))), ranks
     )
     server = RendezvousServer(0)
     port = server.start()

@@ -1,16 +1,18 @@
 """Where each way of exchanging gradients wins: ranks behind links of several speeds, and forecasts.
 
-    python -m benchmarks.networks [--gbit 0.1 1 10] [--ranks 2] [--items 50000] [--dims 64] …
+    python -m benchmarks.networks [--gbit 0.1 1 10] [--latency-ms 0 1] [--ranks 2] [--dims 64] …
 
 Each rank runs in a network namespace whose link is shaped (needs root). For each link and strategy
 the ranks are first asked what an epoch will take (`recsys train --explain`), then train one. The
 traffic is what the links counted, headers and coordination included, beside the payload reckoned.
-Latency is not shaped: that needs the kernel module sch_netem.
+A latency other than 0 makes packets wait on their way, each direction (``delay_line``; below some
+3 Gbit/s, what its process can carry).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import tempfile
@@ -42,6 +44,7 @@ def main() -> None:
     """Run each strategy behind each link and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gbit", type=float, nargs="+", default=[0.1, 1.0, 10.0])
+    parser.add_argument("--latency-ms", type=float, nargs="+", default=[0.0], help="one way")
     parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=[*STRATEGIES])
     for name, default in (
         ("ranks", 2), ("items", 50_000), ("dims", 64), ("users", 12_288), ("length", 50),
@@ -54,8 +57,8 @@ def main() -> None:
         folder = Path(name)
         table, contents = make_windows(options.users, options.items, options.length, folder)
         write_windows(contents)
-        for gbit in options.gbit:
-            with linked_ranks(options.ranks, gbit):
+        for gbit, latency in itertools.product(options.gbit, options.latency_ms):
+            with linked_ranks(options.ranks, gbit, latency):
                 for label in options.strategies:
                     job = make_job(
                         table, options.items, folder / "job", "train.launcher=horovodrun",
@@ -66,7 +69,8 @@ def main() -> None:
                         f"gold.length_buckets=[{options.length}]",
                         f"model.dims={options.dims}", "model.blocks=1", *STRATEGIES[label],
                     )  # fmt: skip
-                    row = {"gbit": gbit, "strategy": label, **_measure(job, options.ranks)}
+                    link = {"gbit": gbit, "latency_ms": latency}
+                    row = {**link, "strategy": label, **_measure(job, options.ranks)}
                     print(json.dumps(row), flush=True)
                     rows.append(row)
                     shutil.rmtree(folder / "job")
@@ -100,12 +104,15 @@ def _report(rows: list[dict[str, Any]]) -> None:
         "| link | strategy | seconds | beside plain | forecast | MiB sent, payload | by the link |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    plain: dict[float, float] = {}
+    plain: dict[str, float] = {}
     for row in rows:
-        plain.setdefault(row["gbit"], row["seconds"])
+        link = f"{row['gbit']:g} Gbit/s"
+        if row["latency_ms"]:
+            link += f", {row['latency_ms']:g} ms"
+        plain.setdefault(link, row["seconds"])
         print(
-            f"| {row['gbit']:g} Gbit/s | {row['strategy']} | {row['seconds']:.1f} "
-            f"| {plain[row['gbit']] / row['seconds']:.2f} times | {row['forecast_error']:+.0%} "
+            f"| {link} | {row['strategy']} | {row['seconds']:.1f} "
+            f"| {plain[link] / row['seconds']:.2f} times | {row['forecast_error']:+.0%} "
             f"| {row['payload_mib']:,.0f} | {row['link_mib']:,.0f} |"
         )
 

@@ -46,5 +46,13 @@ def mark_of(commit: Mapping[str, Any]) -> dict[str, str]:
 
 
 def keeps_rows(commit: Mapping[str, Any]) -> bool:
-    """Whether every row that a night wrote is still what it was."""
-    return commit.get("operation") in _WITHOUT_ROWS or mark_of(commit).get("rows") == "kept"
+    """Whether every row that a night wrote is still what it was, and none was added."""
+    kept = commit.get("operation") in _WITHOUT_ROWS or mark_of(commit).get("rows") == "kept"
+    return kept or _is_empty(commit)
+
+
+def _is_empty(commit: Mapping[str, Any]) -> bool:
+    """Whether a write added and removed nothing: that of a night that was left no rows."""
+    metrics = commit.get("operationMetrics", {})
+    files = [metrics.get(name, "0") for name in ("numFiles", "numRemovedFiles")]
+    return commit.get("operation") == "WRITE" and "numFiles" in metrics and files == ["0", "0"]

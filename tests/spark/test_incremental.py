@@ -139,7 +139,7 @@ def test_a_first_night_whose_events_a_later_one_has_read_ends_with_nothing_to_do
     assert f"The night of {DAYS[1]} has read all events" in capsys.readouterr().out
 
 
-def test_no_night_goes_on_from_one_with_nothing_to_do(
+def test_nights_after_one_with_nothing_to_do_go_on_from_the_one_that_read_its_events(
     make_lake: Callable[..., Lake], tmp_path: Path
 ) -> None:
     etl = Etl(make_lake(f"lake.root={tmp_path}/lake", *SMALL), tmp_path / "logs")
@@ -148,7 +148,8 @@ def test_no_night_goes_on_from_one_with_nothing_to_do(
     before = content(etl.lake)
     etl.run(DAYS[0])
     assert all("done before" in line for line in etl.run(DAYS[0])[-3:])
-    assert "from all events" in etl.run(DAYS[1])[-1]
+    assert all("done before" in line for line in etl.run(DAYS[1])[-3:])
+    assert "from all events" in etl.run(DAYS[1], force=True)[-1]
     assert content(etl.lake) == before
     assert f"on {DAYS[1]}'s" in etl.run(DAYS[2])[-1]
 

@@ -67,17 +67,19 @@ def _add_namespace(rank: int) -> None:
 @contextmanager
 def _bridged_links(ranks: int) -> Iterator[None]:
     """A bridge, and from it a pair of devices into each namespace."""
+    outer = [f"rsveth{rank}" for rank in range(ranks)]
     try:
         _run("ip", "link", "add", _ROOT_LINK, "type", "bridge")
-        for rank in range(ranks):
-            outer = f"rsveth{rank}"
+        for rank, link in enumerate(outer):
             peer = ["peer", "name", _LINK, "netns", _name(rank)]
-            _run("ip", "link", "add", outer, "type", "veth", *peer)
-            _run("ip", "link", "set", outer, "master", _ROOT_LINK, "up")
+            _run("ip", "link", "add", link, "type", "veth", *peer)
+            _run("ip", "link", "set", link, "master", _ROOT_LINK, "up")
         _bring_up_root()
         yield
     finally:
-        subprocess.run(["ip", "link", "del", _ROOT_LINK], capture_output=True)
+        # One by one: those that vanish with their namespace do so later, and bar the next ones.
+        for link in (*outer, _ROOT_LINK):
+            subprocess.run(["ip", "link", "del", link], capture_output=True)
 
 
 @contextmanager

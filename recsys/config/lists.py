@@ -58,6 +58,11 @@ class Score(Section):
         description="parts that a night's lists are committed in: a scoring that was cut off goes "
         "on behind the last one, and each part reads all histories again",
     )
+    writer: Literal["auto", "spark"] = Field(
+        description="what writes lists' files; auto: the workers that make them, with Arrow, where "
+        "lake.root is a folder or in S3 (with the executors' own credentials), and Spark "
+        "elsewhere; the same lists, but spark takes longer"
+    )
     full_every_days: int = Field(
         ge=1,
         description="days after which every user is scored even where model and candidates stay "

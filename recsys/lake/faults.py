@@ -38,7 +38,13 @@ def explain_write(name: str, path: str, error: Exception) -> LakeError:
             where=path,
             do="free some space and run the same command again",
         )
-    signs = ("Permission denied", "AccessDenied", "Mkdirs failed", "DELTA_CANNOT_CREATE_LOG_PATH")
+    signs = (
+        "Permission denied",
+        "AccessDenied",
+        "ACCESS_DENIED",
+        "Mkdirs failed",
+        "DELTA_CANNOT_CREATE_LOG_PATH",
+    )
     if any(sign in text for sign in signs):
         return LakeError(
             f"no permission to write table {name}",

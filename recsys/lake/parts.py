@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from pyspark.sql import DataFrame
 
+from recsys.lake.added_files import NewFiles, add_files
 from recsys.lake.commits import mark_of
 from recsys.lake.tables import Commit, Lake
 from recsys.schemas import Table
@@ -22,7 +23,7 @@ _LOOK_BACK = 1000
 def replace_in_parts(
     lake: Lake,
     table: Table,
-    parts: Sequence[Callable[[], DataFrame]],
+    parts: Sequence[Callable[[], DataFrame | NewFiles]],
     where: str,
     key: str,
     around: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
@@ -33,7 +34,8 @@ def replace_in_parts(
     done again.
 
     Args:
-        parts: make the rows; no key is in two of them.
+        parts: make the rows, or files of the one partition that matches ``where``; no key is in
+            two of them.
         where: as for ``Lake.replace``.
         key: of all that the rows depend on.
         around: entered while a part (from 0) is written.
@@ -47,12 +49,15 @@ def replace_in_parts(
     rows = 0
     for number in range(done, len(parts)):
         mark = {_WHERE: where, _KEY: key, _PART: str(number + 1)}
+        after = None if len(parts) == 1 else version
         with around(number):
-            if number == 0:
-                after = None if len(parts) == 1 else version
-                commit = lake.replace(table, parts[0](), where, mark=mark, after=after)
+            new = parts[number]()
+            if isinstance(new, NewFiles):
+                commit = add_files(lake, table, new, replace=number == 0, mark=mark, after=after)
+            elif number == 0:
+                commit = lake.replace(table, new, where, mark=mark, after=after)
             else:
-                commit = lake.append(table, parts[number](), mark, after=version)
+                commit = lake.append(table, new, mark, after=after)
         version, rows = commit.version, rows + commit.rows
     if done:
         rows = lake.read(table, version).where(where).count()

@@ -25,7 +25,8 @@ from recsys.schemas import Table
 
 Result = TypeVar("Result")
 
-_WRITER = "recsys"
+WRITER = "recsys"
+"""Of the transaction numbers by which writes are compared and swapped."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class Lake:
         if after is not None:
             # Delta skips a transaction whose number an earlier one of this name has reached, and
             # refuses two of this name at the same time: so it is compared and swapped.
-            writer = writer.options(txnAppId=_WRITER, txnVersion=str(after + 1))
+            writer = writer.options(txnAppId=WRITER, txnVersion=str(after + 1))
         try:
             writer.option("userMetadata", json.dumps(mark)).save(self.path(table))
         except Exception as error:

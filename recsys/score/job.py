@@ -14,8 +14,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import schemas
+from recsys.lake.added_files import NewFiles, find_folder
 from recsys.lake.parts import replace_in_parts
 from recsys.lake.tables import Commit, Lake
+from recsys.lake.worker_files import FILES_DDL
 from recsys.score.carry import (
     ScoredNight,
     carry_lists,
@@ -30,7 +32,7 @@ from recsys.score.pack import add_clusters, open_pack
 from recsys.score.progress import progress
 from recsys.score.rules import NightRules
 from recsys.score.users import Versions
-from recsys.score.workers import rank_in_workers
+from recsys.score.workers import files_of_lists, rank_in_workers, write_in_workers
 
 
 @dataclass(frozen=True)
@@ -155,25 +157,19 @@ def _write(
     commits = min(score.commits, layout.tasks)
     tasks = -(-layout.tasks // commits)
 
-    def make_part(number: int) -> DataFrame:
-        own = users.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
-        lists = (
-            own.repartition(tasks, schemas.USER_IDX)
+    partition = {schemas.RUN_DATE: str(night.run_date)}
+    url = None if score.writer == "spark" else find_folder(lake, schemas.GOLD_TOP_N, partition)
+
+    def make_part(number: int) -> DataFrame | NewFiles:
+        own = (
+            users.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
+            .repartition(tasks, schemas.USER_IDX)
             .sortWithinPartitions(*layout.groups, schemas.BUCKET, schemas.USER_IDX)
-            .transform(
-                rank_in_workers,
-                layout.pack.name,
-                score.n,
-                layout.events,
-                layout.groups,
-                score.device,
-            )
         )
-        return (
-            (lists if carried is None or number else lists.unionByName(carried))
-            .withColumn(schemas.RUN_DATE, F.lit(night.run_date))
-            .withColumn(schemas.MODEL_VERSION, F.lit(night.model_version))
-        )
+        ready = carried if number == 0 else None
+        if url is not None:
+            return NewFiles(_write_files(night, own, ready, url), partition)
+        return _make_rows(night, own, ready)
 
     def tell(number: int) -> AbstractContextManager[None]:
         what = "lists" if commits == 1 else f"lists, part {number + 1} of {commits}"
@@ -189,3 +185,32 @@ def _write(
             hashlib.sha256(key.encode()).hexdigest(),
             tell,
         )
+
+
+def _write_files(night: _Night, users: DataFrame, ready: DataFrame | None, url: str) -> DataFrame:
+    """Files of lists in the folder ``url``: the workers write what they rank."""
+    settings, layout = night.lake.settings, night.layout
+    folder = files_of_lists(url, settings.lake.store)
+    files = write_in_workers(
+        users, layout.pack.name, settings.score.n, folder, night.model_version, layout.events,
+        layout.groups, settings.score.device,
+    )  # fmt: skip
+    if ready is None:
+        return files
+    versioned = ready.withColumn(schemas.MODEL_VERSION, F.lit(night.model_version))
+    return files.union(versioned.mapInArrow(folder.write, FILES_DDL))
+
+
+def _make_rows(night: _Night, users: DataFrame, ready: DataFrame | None) -> DataFrame:
+    """Rows of lists, for Spark to write."""
+    layout, score = night.layout, night.lake.settings.score
+    lists = rank_in_workers(
+        users, layout.pack.name, score.n, layout.events, layout.groups, score.device
+    )
+    lists = lists if ready is None else lists.unionByName(ready)
+    return lists.withColumns(
+        {
+            schemas.RUN_DATE: F.lit(night.run_date),
+            schemas.MODEL_VERSION: F.lit(night.model_version),
+        }
+    )

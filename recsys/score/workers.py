@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 
 from recsys import schemas
+from recsys.lake.worker_files import FILES_DDL, FileFolder
 from recsys.ranking.histories import Histories
 from recsys.ranking.top_n import IntArray
 from recsys.score.device import find_device, move
@@ -26,6 +27,11 @@ _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
     f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
 )
+_NUMBERED = (
+    schemas.MODEL_VERSION,
+    *(f"{schemas.RECOMMENDATIONS}.list.element.{name}" for name in (schemas.RANK, schemas.REASON)),
+)
+"""Columns of few values; Spark's own files have no others in a dictionary (lake/session.py)."""
 # By whether an item is the model's (0, 1), then of pins.
 _REASONS = pa.array([schemas.POPULAR_REASON, schemas.MODEL_REASON, schemas.PINNED_REASON])
 
@@ -52,6 +58,39 @@ def rank_in_workers(
     return chosen.mapInArrow(_Scorer(pack, n, tuple(events), device), _LIST_DDL)
 
 
+def files_of_lists(url: str, store: Mapping[str, str]) -> FileFolder:
+    """How workers write a partition of gold/top_n into the folder ``url``.
+
+    Args:
+        store: endpoint and region of its S3 store.
+    """
+    table = schemas.GOLD_TOP_N
+    assert table.compression is not None
+    return FileFolder(url, store, table.compression, _NUMBERED, table.filtered_by)
+
+
+def write_in_workers(
+    users: DataFrame,
+    pack: str,
+    n: int,
+    folder: FileFolder,
+    model_version: str,
+    events: Sequence[str] = (schemas.ITEMS,),
+    groups: Sequence[str] = (),
+    device: str = "cpu",
+) -> DataFrame:
+    """Write lists of users into files of gold/top_n, one a task; rows of ``FILES_DDL``.
+
+    Args:
+        folder: from ``files_of_lists``.
+        model_version: what the lists' column says.
+        users, pack, n, events, groups, device: as for ``rank_in_workers``.
+    """
+    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
+    scorer = _Scorer(pack, n, tuple(events), device)
+    return chosen.mapInArrow(_FileScorer(scorer, folder, model_version), FILES_DDL)
+
+
 @dataclass(frozen=True)
 class _Scorer:
     """What runs inside a Spark worker: batches of histories in, batches of lists out."""
@@ -73,6 +112,24 @@ class _Scorer:
             yield pa.RecordBatch.from_arrays(
                 [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
             )
+
+
+@dataclass(frozen=True)
+class _FileScorer:
+    """A ``_Scorer`` whose lists go into a file; what it gives back is that file."""
+
+    scorer: _Scorer
+    folder: FileFolder
+    model_version: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return self.folder.write(map(self._add_version, self.scorer(batches)))
+
+    def _add_version(self, lists: pa.RecordBatch) -> pa.RecordBatch:
+        version = pa.repeat(pa.scalar(self.model_version), lists.num_rows)
+        return pa.RecordBatch.from_arrays(
+            [*lists.columns, version], [*lists.schema.names, schemas.MODEL_VERSION]
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -33,6 +33,7 @@ _NOT_PART_OF_RESULT = {
     "input": {"path"},
     "ingest": {"accept_schema", "unmapped_drift"},
     "feed": {"stage_dir"},
+    "score": {"writer"},
 }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_unknown_key_without_a_near_one_lists_what_is_known() -> None:
     error = fail("score.zzzzzzzzzzzz=1")
     assert error.do == (
         "known: score.n, score.method, score.device, score.recall, score.partitions, "
-        "score.partition_mb, score.commits, score.full_every_days"
+        "score.partition_mb, score.commits, score.writer, score.full_every_days"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -61,6 +62,20 @@ def test_spark_writes_the_lists_of_the_naive_ranker_for_every_user(scored: Score
         wanted = ["model" if from_model else "popular" for _, from_model in expected]
         assert reasons(scored, user) == wanted
         assert not {f"i{item}" for item in seen} & {entry["item_id"] for entry in entries}
+
+
+def test_workers_write_the_rows_that_spark_writes(scored: Scored) -> None:
+    by_spark = scored.lake.settings.score.model_copy(update={"writer": "spark"})
+    settings = scored.lake.settings.model_copy(update={"score": by_spark})
+    again = Lake(scored.lake.spark, settings)
+    version = score_users(again, scored.bundle, "7", scored.versions, NIGHT).commit.version
+    old, new = (again.read(schemas.GOLD_TOP_N, number) for number in (scored.top_n, version))
+    assert old.schema == new.schema
+    assert sorted(old.toJSON().collect()) == sorted(new.toJSON().collect())
+    names = [[Path(name).name for name in rows.inputFiles()] for rows in (old, new)]
+    assert all(re.fullmatch(r"part-[0-9a-f]{32}\.zstd\.parquet", name) for name in names[0])
+    assert all(name.endswith(".c000.zstd.parquet") for name in names[1])
+    assert all(names)
 
 
 def test_silent_users_and_users_of_new_items_get_the_popular_fallback(scored: Scored) -> None:

@@ -7,10 +7,10 @@ Vectors of 64 dims from a normal distribution, lists of 100, 50 seen items a use
 thread each (Spark: two). Processor seconds of a process and all below it are counted, so that other
 work on the machine disturbs little. `product` is the bare matrix product, the limit; `kernel` is
 ranking.exact_top_n with the seen items out; `job` is the Spark job's scoring stage on cached users:
-an encoder of one block over 20 events, ranking and Arrow; `als` is Spark ALS's recommendForAllUsers
-(on 50,000 items, no filter); faiss has no filter, implicit has one. `--growth` shows seconds and
-memory of the kernel by users and items instead. Where OpenBLAS guesses the processor wrong, start
-with OPENBLAS_CORETYPE.
+an encoder of one block over 20 events, ranking, and the files that the workers write; `als` is
+Spark ALS's recommendForAllUsers (on 50,000 items, no filter); faiss has no filter, implicit has
+one. `--growth` shows seconds and memory of the kernel by users and items instead. Where OpenBLAS
+guesses the processor wrong, start with OPENBLAS_CORETYPE.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def time_kernel(name: str, items: int, users: int) -> float:
 
 
 def time_job(name: str, items: int, users: int) -> float:
-    """The job's scoring stage: users are cached, lists go nowhere."""
+    """The job's scoring stage: users are cached, lists go into files."""
     import numpy as np
     from pyspark.sql import functions as F
 
@@ -193,7 +193,7 @@ def time_job(name: str, items: int, users: int) -> float:
     from recsys.bundle import BundleInfo, save_bundle
     from recsys.models import SequenceTransformer, TransformerConfig
     from recsys.score.pack import write_pack
-    from recsys.score.workers import rank_in_workers
+    from recsys.score.workers import files_of_lists, write_in_workers
 
     def draw(count: int, salt: int) -> Any:
         cells = [F.lit(salt + at) for at in range(count)]
@@ -223,8 +223,9 @@ def time_job(name: str, items: int, users: int) -> float:
             .cache()
         )
         table.count()
-        lists = rank_in_workers(table, "pack.tar", N)
-        return best_of(lambda: lists.write.format("noop").mode("overwrite").save())
+        target = files_of_lists(f"file:{folder}/lists", {})
+        files = write_in_workers(table, "pack.tar", N, target, "1")
+        return best_of(files.collect)
 
 
 def time_als(name: str, items: int, users: int) -> float:

@@ -4,9 +4,10 @@
 
 A lake of made-up users (20 events, 50 seen items each), an encoder of one block with 64 dims, lists
 of 100. `whole` is a process of its own that starts Spark, reads the lake, encodes, ranks and
-commits gold/top_n; `stage` ranks the same users from Spark's cache and writes nothing. Processor
-seconds of a process and all below it are counted, so that other work disturbs little; `stage`
-leaves out the start of Spark and what fills the cache.
+commits gold/top_n; `stage` ranks the same users from Spark's cache, hands it the lists and writes
+nothing; `lists` does so without handing them over. Processor seconds of a process and all below it
+are counted, so that other work disturbs little; the start of Spark and what fills the cache count
+in `whole` alone.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -38,7 +41,7 @@ from recsys.models import SequenceTransformer, TransformerConfig
 from recsys.score.job import score_users
 from recsys.score.pack import write_pack
 from recsys.score.users import Versions
-from recsys.score.workers import rank_in_workers
+from recsys.score.workers import Scorer, rank_in_workers
 
 NIGHT = date(2026, 1, 1)
 
@@ -63,7 +66,7 @@ def main() -> None:
 
 def measure(users: int, items: int, runs: int) -> dict[str, list[float]]:
     """Processor seconds of both, run by run."""
-    found: dict[str, list[float]] = {"whole": [], "stage": []}
+    found: dict[str, list[float]] = {"whole": [], "stage": [], "lists": []}
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
         run = partial(measure_alone, "benchmarks.whole_job")
         run("make", folder, str(users), str(items))
@@ -75,8 +78,9 @@ def measure(users: int, items: int, runs: int) -> dict[str, list[float]]:
                 print(f"{users:,} users × {items:,} items  {name}: {figures['seconds']:,.1f} s, "
                       f"{rate:,.0f} M pairs/s, peak {figures['peak_bytes'] / 2**30:.1f} GiB",
                       file=sys.stderr, flush=True)  # fmt: skip
-    shares = [b / a for a, b in zip(found["whole"], found["stage"], strict=True)]
-    print(f"{users:>9,} users × {items:,} items: the stage is {statistics.median(shares):.0%}")
+    for name in ("stage", "lists"):
+        shares = [b / a for a, b in zip(found["whole"], found[name], strict=True)]
+        print(f"{users:>9,} users × {items:,} items: {name} is {statistics.median(shares):.0%}")
     return found
 
 
@@ -140,7 +144,26 @@ def run_whole(folder: Path, users: int, items: int) -> dict[str, float]:
 
 
 def run_stage(folder: Path, users: int, items: int) -> dict[str, float]:
-    """Ranking alone, after a run of some users that starts the workers."""
+    """Ranking and handing over, after a run of some users that starts the workers."""
+    return _run_alone(folder, users, items, lambda some: rank_in_workers(some, "pack.tar", N))
+
+
+def run_lists(folder: Path, users: int, items: int) -> dict[str, float]:
+    """Ranking alone."""
+    scorer = Scorer("pack.tar", N, (schemas.ITEMS,), "cpu")
+
+    def drop(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in scorer(batches):
+            pass
+        yield from ()
+
+    return _run_alone(folder, users, items, lambda some: some.mapInArrow(drop, "nothing int"))
+
+
+def _run_alone(
+    folder: Path, users: int, items: int, work: Callable[[DataFrame], DataFrame]
+) -> dict[str, float]:
+    """Processor seconds of ``work`` on cached users."""
     lake = open_lake(folder)
     write_pack(
         folder / "pack.tar", folder / "bundle", [f"item{at}" for at in range(items + 1)],
@@ -154,8 +177,7 @@ def run_stage(folder: Path, users: int, items: int) -> dict[str, float]:
     cached.count()
 
     def rank(some: DataFrame) -> None:
-        lists = rank_in_workers(some, "pack.tar", N)
-        lists.write.format("noop").mode("overwrite").save()
+        work(some).write.format("noop").mode("overwrite").save()
 
     rank(cached.sample(min(1.0, 4000 / users), seed=1))
     before = processor_seconds(os.getpid())
@@ -163,7 +185,7 @@ def run_stage(folder: Path, users: int, items: int) -> dict[str, float]:
     return {"seconds": processor_seconds(os.getpid()) - before}
 
 
-ONE = {"make": make, "whole": run_whole, "stage": run_stage}
+ONE = {"make": make, "whole": run_whole, "stage": run_stage, "lists": run_lists}
 
 if __name__ == "__main__":
     main()

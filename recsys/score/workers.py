@@ -55,7 +55,7 @@ def rank_in_workers(
         device: as ``score.device`` says.
     """
     chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
-    return chosen.mapInArrow(_Scorer(pack, n, tuple(events), device), _LIST_DDL)
+    return chosen.mapInArrow(Scorer(pack, n, tuple(events), device), _LIST_DDL)
 
 
 def files_of_lists(url: str, store: Mapping[str, str]) -> FileFolder:
@@ -87,12 +87,12 @@ def write_in_workers(
         users, pack, n, events, groups, device: as for ``rank_in_workers``.
     """
     chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
-    scorer = _Scorer(pack, n, tuple(events), device)
-    return chosen.mapInArrow(_FileScorer(scorer, folder, model_version), FILES_DDL)
+    scorer = Scorer(pack, n, tuple(events), device)
+    return chosen.mapInArrow(FileScorer(scorer, folder, model_version), FILES_DDL)
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class Scorer:
     """What runs inside a Spark worker: batches of histories in, batches of lists out."""
 
     pack: str
@@ -115,10 +115,10 @@ class _Scorer:
 
 
 @dataclass(frozen=True)
-class _FileScorer:
-    """A ``_Scorer`` whose lists go into a file; what it gives back is that file."""
+class FileScorer:
+    """A ``Scorer`` whose lists go into a file; what it gives back is that file."""
 
-    scorer: _Scorer
+    scorer: Scorer
     folder: FileFolder
     model_version: str
 

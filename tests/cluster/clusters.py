@@ -17,7 +17,7 @@ from tests.e2e.small_night import DATES, SETTINGS
 STEPS = ("ingest", "build_silver", "build_gold", "train", "evaluate", "score_users", "publish")
 EXTRA = REPOSITORY / ".venv-cluster"
 SERVICES = REPOSITORY / "scripts/cluster/services.py"
-SECRET = "a-secret-that-nothing-may-show"
+KEY, SECRET = "an-access-key", "a-secret-that-nothing-may-show"
 # Of jars of the mini cluster Spark needs none: it has Hadoop's client itself.
 _ONLY_HDFS = ("hadoop-client-minicluster", "junit", "hamcrest")
 
@@ -96,7 +96,7 @@ class Submitter:
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
             "SPARK_LOCAL_IP": "127.0.0.1",
-            "AWS_ACCESS_KEY_ID": "an-access-key",
+            "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
         }

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector, S3FileSystem
 
-from tests.cluster.clusters import SECRET, STEPS, Submitter, running_services
+from tests.cluster.clusters import KEY, SECRET, STEPS, Submitter, running_services
 from tests.e2e.small_night import DATES, Nights, read_state
 
 # Each job has a JVM of its own, and two executors start for it: minutes on a busy machine.
@@ -79,6 +80,20 @@ def export_twice(submitter: Submitter, lake: str, name: str, path: str) -> list[
     return re.findall(r"files: (written|there already)$", "\n".join(said), re.MULTILINE)
 
 
+def list_s3(endpoint: str, folder: str) -> list[str]:
+    """The files below a folder of the store, as ``bucket/key``."""
+    address = endpoint.partition("://")[2]
+    store = S3FileSystem(
+        access_key=KEY,
+        secret_key=SECRET,
+        endpoint_override=address,
+        scheme="http",
+        region="us-east-1",
+    )
+    found = store.get_file_info(FileSelector(folder, recursive=True))
+    return [file.path for file in found if file.is_file]
+
+
 def test_a_lake_in_a_shared_folder(
     services: dict[str, str],
     submitter: Submitter,
@@ -105,6 +120,10 @@ def test_a_lake_in_s3(
     on_s3 = replace(submitter, more=(endpoint, f"train.checkpoint_dir={tmp_path}/checkpoints"))
     output = on_s3.run_night(lake, "in-s3")
     assert different(read_lake(submitter, lake, tmp_path, endpoint), local[1]) == set()
+    # Workers wrote the lists, with the credentials of their environment.
+    names = [name for name in list_s3(services["s3"], "lake/nights/gold/top_n") if "/run_" in name]
+    assert names
+    assert [name for name in names if not re.search(r"/part-[0-9a-f]{32}\.zstd", name)] == []
     copies = export_twice(on_s3, lake, "in-s3", "s3a://lake/copies")
     assert copies == ["written", "there already"]
     # Keys reach executors and ranks, but no log, no run and no file of theirs.

@@ -248,7 +248,10 @@ def test_more_ranks_than_row_groups(table: PinnedTable, tmp_path: Path) -> None:
         launch_training(make_job(tmp_path, few, *TWO))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL],
+)
 def test_stopping_the_launcher_leaves_no_rank_behind(
     table: PinnedTable, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -146,7 +146,10 @@ def test_a_log_without_ratings_says_what_to_do(make_lake: Callable[..., Lake]) -
     assert caught.value.where == lake.path(schemas.GOLD_RATINGS)
 
 
-@pytest.mark.parametrize("kind", ["matrix_factorization", "collaborative_network"])
+@pytest.mark.parametrize(
+    "kind",
+    ["matrix_factorization", pytest.param("collaborative_network", marks=pytest.mark.long)],
+)
 def test_a_model_of_pairs_trains_and_makes_lists_for_everybody(
     lake: Lake, make_lake: Callable[..., Lake], tmp_path: Path, kind: str
 ) -> None:

@@ -49,7 +49,7 @@ def as_files(lake: Lake, rows: DataFrame) -> NewFiles:
     return NewFiles(rows.drop("run_date").mapInArrow(folder.write, FILES_DDL), partition)
 
 
-@pytest.fixture(params=[False, True], ids=["rows", "files"])
+@pytest.fixture(params=[pytest.param(False, marks=pytest.mark.long), True], ids=["rows", "files"])
 def by_files(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 

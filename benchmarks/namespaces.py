@@ -145,8 +145,12 @@ def run_worker(job: TrainingJob, *options: str) -> None:
         environment["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
         wrapped = ["ip", "netns", "exec", _name(slot.rank), *command]
         processes.append(_start(wrapped, environment))
-    codes = [process.wait() for process in processes]
-    server.stop()
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+        server.stop()
     if any(codes):
         raise RuntimeError(f"ranks ended with {codes}")
 

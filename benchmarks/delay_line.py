@@ -2,7 +2,8 @@
 
 Each namespace gets a TUN device; this process reads its packets and writes each into the device of
 the address that it is for, when its time has come. (The kernel's own delay, ``netem``, is a module
-that many machines lack.) It takes processor time: some 5% of a core for 1 Gbit/s one way.
+that many machines lack.) It shares the machine's cores: on an AMD EPYC (Zen 4) 1 Gbit/s one way
+took 13% of one, and 9 Gbit/s was the most that it carried.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 Each rank runs in a network namespace whose link is shaped (needs root). For each link and strategy
 the ranks are first asked what an epoch will take (`recsys train --explain`), then train one. The
 traffic is what the links counted, headers and coordination included, beside the payload reckoned.
-A latency other than 0 makes packets wait on their way, each direction (``delay_line``; below some
-3 Gbit/s, what its process can carry).
+A latency other than 0 makes packets wait on their way, in each direction (``delay_line``).
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def time_job(name: str, items: int, users: int) -> float:
     from recsys.bundle import BundleInfo, save_bundle
     from recsys.models import SequenceTransformer, TransformerConfig
     from recsys.score.pack import write_pack
-    from recsys.score.workers import files_of_lists, write_in_workers
+    from recsys.score.workers import Scorer, files_of_lists, write_in_workers
 
     def draw(count: int, salt: int) -> Any:
         cells = [F.lit(salt + at) for at in range(count)]
@@ -224,7 +224,7 @@ def time_job(name: str, items: int, users: int) -> float:
         )
         table.count()
         target = files_of_lists(f"file:{folder}/lists", {})
-        files = write_in_workers(table, "pack.tar", N, target, "1")
+        files = write_in_workers(table, Scorer("pack.tar", N), target, "1")
         return best_of(files.collect)
 
 

@@ -44,6 +44,7 @@ from recsys.score.users import Versions
 from recsys.score.workers import Scorer, rank_in_workers
 
 NIGHT = date(2026, 1, 1)
+SCORER = Scorer("pack.tar", N)
 
 
 def main() -> None:
@@ -145,15 +146,14 @@ def run_whole(folder: Path, users: int, items: int) -> dict[str, float]:
 
 def run_stage(folder: Path, users: int, items: int) -> dict[str, float]:
     """Ranking and handing over, after a run of some users that starts the workers."""
-    return _run_alone(folder, users, items, lambda some: rank_in_workers(some, "pack.tar", N))
+    return _run_alone(folder, users, items, lambda some: rank_in_workers(some, SCORER))
 
 
 def run_lists(folder: Path, users: int, items: int) -> dict[str, float]:
     """Ranking alone."""
-    scorer = Scorer("pack.tar", N, (schemas.ITEMS,), "cpu")
 
     def drop(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for _ in scorer(batches):
+        for _ in SCORER(batches):
             pass
         yield from ()
 

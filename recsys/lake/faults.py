@@ -42,6 +42,7 @@ def explain_write(name: str, path: str, error: Exception) -> LakeError:
         "Permission denied",
         "AccessDenied",
         "ACCESS_DENIED",
+        "INVALID_ACCESS_KEY_ID",
         "Mkdirs failed",
         "DELTA_CANNOT_CREATE_LOG_PATH",
     )

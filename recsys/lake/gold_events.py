@@ -38,18 +38,19 @@ def find_later_reader(lake: Lake, silver: int, run_date: date) -> date:
     """The later night that has read all events up to ``run_date``, so that it is left none.
 
     Raises:
-        LakeError: there are no events up to the date at all.
+        LakeError: there are no events up to the date, or some are this night's own.
     """
     events = lake.read(schemas.SILVER_EVENTS, silver if silver >= 0 else None)
     known = events.where(F.col(schemas.EVENT_DATE) <= F.lit(run_date))
-    later: date | None = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
-    if later is None:
-        raise LakeError(
-            f"no events up to {run_date}",
-            where=lake.path(schemas.SILVER_EVENTS),
-            do=f"run build_silver for {run_date} first",
-        )
-    return later
+    first: date | None = known.agg(F.min(schemas.INGEST_DATE)).collect()[0][0]
+    if first is not None and first > run_date:
+        return first
+    if first is None:
+        what, do = f"no events up to {run_date}", f"run build_silver for {run_date} first"
+    else:
+        what = f"no event up to {run_date} is of a known user and item"
+        do = f"run build_silver for {first} again, with --force: it indexes them"
+    raise LakeError(what, where=lake.path(schemas.SILVER_EVENTS), do=do)
 
 
 def touched_from(lake: Lake, base: Base) -> date:

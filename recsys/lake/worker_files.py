@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlparse
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, LocalFileSystem, S3FileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from recsys.s3 import open_s3
 
 FILES_DDL = "file string, bytes bigint, rows bigint, stats string"
 """A row a file: its name in the folder, its size, its rows, what Delta's log says of its values."""
@@ -74,9 +75,8 @@ class FileFolder:
                 system.delete_file(path)
             raise
         size = system.get_file_info(path).size
-        values = [[name], [size], [ranges.rows], [ranges.to_json()]]
-        names = [column.split()[0] for column in FILES_DDL.split(", ")]
-        yield pa.RecordBatch.from_arrays([pa.array(value) for value in values], names)
+        file = {"file": name, "bytes": size, "rows": ranges.rows, "stats": ranges.to_json()}
+        yield pa.RecordBatch.from_pylist([file])
 
 
 class _Ranges:
@@ -108,11 +108,6 @@ class _Ranges:
 
 def _open(url: str, store: Mapping[str, str]) -> tuple[FileSystem, str]:
     """The file system of a url and the path there."""
-    parts = urlparse(url)
-    if parts.scheme == "file":
+    if url.startswith("file:"):
         return LocalFileSystem(), url.removeprefix("file:").replace("///", "/", 1)
-    options: dict[str, Any] = {"region": store["region"]} if "region" in store else {}
-    if "endpoint" in store:
-        address = urlparse(store["endpoint"])
-        options |= {"endpoint_override": address.netloc, "scheme": address.scheme}
-    return S3FileSystem(**options), url.partition("://")[2]
+    return open_s3(store), url.partition("://")[2]

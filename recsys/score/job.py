@@ -32,7 +32,7 @@ from recsys.score.pack import add_clusters, open_pack
 from recsys.score.progress import progress
 from recsys.score.rules import NightRules
 from recsys.score.users import Versions
-from recsys.score.workers import files_of_lists, rank_in_workers, write_in_workers
+from recsys.score.workers import Scorer, files_of_lists, rank_in_workers, write_in_workers
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,15 @@ def _write(
         )
 
 
+def _scorer(night: _Night) -> Scorer:
+    layout, score = night.layout, night.lake.settings.score
+    return Scorer(layout.pack.name, score.n, layout.events, layout.groups, score.device)
+
+
 def _write_files(night: _Night, users: DataFrame, ready: DataFrame | None, url: str) -> DataFrame:
     """Files of lists in the folder ``url``: the workers write what they rank."""
-    settings, layout = night.lake.settings, night.layout
-    folder = files_of_lists(url, settings.lake.store)
-    files = write_in_workers(
-        users, layout.pack.name, settings.score.n, folder, night.model_version, layout.events,
-        layout.groups, settings.score.device,
-    )  # fmt: skip
+    folder = files_of_lists(url, night.lake.settings.lake.store)
+    files = write_in_workers(users, _scorer(night), folder, night.model_version)
     if ready is None:
         return files
     versioned = ready.withColumn(schemas.MODEL_VERSION, F.lit(night.model_version))
@@ -203,10 +204,7 @@ def _write_files(night: _Night, users: DataFrame, ready: DataFrame | None, url: 
 
 def _make_rows(night: _Night, users: DataFrame, ready: DataFrame | None) -> DataFrame:
     """Rows of lists, for Spark to write."""
-    layout, score = night.layout, night.lake.settings.score
-    lists = rank_in_workers(
-        users, layout.pack.name, score.n, layout.events, layout.groups, score.device
-    )
+    lists = rank_in_workers(users, _scorer(night))
     lists = lists if ready is None else lists.unionByName(ready)
     return lists.withColumns(
         {

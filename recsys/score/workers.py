@@ -36,26 +36,13 @@ _NUMBERED = (
 _REASONS = pa.array([schemas.POPULAR_REASON, schemas.MODEL_REASON, schemas.PINNED_REASON])
 
 
-def rank_in_workers(
-    users: DataFrame,
-    pack: str,
-    n: int,
-    events: Sequence[str] = (schemas.ITEMS,),
-    groups: Sequence[str] = (),
-    device: str = "cpu",
-) -> DataFrame:
+def rank_in_workers(users: DataFrame, scorer: Scorer) -> DataFrame:
     """Lists of users, without a shuffle: ``user_id`` and ``recommendations``.
 
     Args:
-        users: ``user_id``, ``seen_items`` and the columns ``events``.
-        pack: name of the file from ``write_pack``, sent to the executors.
-        n: length of the lists.
-        events: as ``history_columns`` gives them.
-        groups: the column rules_group, if the pack's rules tell users apart.
-        device: as ``score.device`` says.
+        users: ``user_id`` and what the scorer reads of them.
     """
-    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
-    return chosen.mapInArrow(Scorer(pack, n, tuple(events), device), _LIST_DDL)
+    return users.select(schemas.USER_ID, *scorer.columns).mapInArrow(scorer, _LIST_DDL)
 
 
 def files_of_lists(url: str, store: Mapping[str, str]) -> FileFolder:
@@ -70,35 +57,41 @@ def files_of_lists(url: str, store: Mapping[str, str]) -> FileFolder:
 
 
 def write_in_workers(
-    users: DataFrame,
-    pack: str,
-    n: int,
-    folder: FileFolder,
-    model_version: str,
-    events: Sequence[str] = (schemas.ITEMS,),
-    groups: Sequence[str] = (),
-    device: str = "cpu",
+    users: DataFrame, scorer: Scorer, folder: FileFolder, model_version: str
 ) -> DataFrame:
     """Write lists of users into files of gold/top_n, one a task; rows of ``FILES_DDL``.
 
     Args:
+        users: ``user_id`` and what the scorer reads of them.
         folder: from ``files_of_lists``.
         model_version: what the lists' column says.
-        users, pack, n, events, groups, device: as for ``rank_in_workers``.
     """
-    chosen = users.select(schemas.USER_ID, *events, schemas.SEEN_ITEMS, *groups)
-    scorer = Scorer(pack, n, tuple(events), device)
-    return chosen.mapInArrow(FileScorer(scorer, folder, model_version), FILES_DDL)
+    writer = FileScorer(scorer, folder, model_version)
+    return users.select(schemas.USER_ID, *scorer.columns).mapInArrow(writer, FILES_DDL)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What runs inside a Spark worker: batches of histories in, batches of lists out."""
+    """What runs inside a Spark worker: batches of histories in, batches of lists out.
+
+    Attributes:
+        pack: name of the file from ``write_pack``, sent to the executors.
+        n: length of the lists.
+        events: columns of histories, as ``history_columns`` gives them.
+        groups: the column rules_group, if the pack's rules tell users apart.
+        device: as ``score.device`` says.
+    """
 
     pack: str
     n: int
-    events: tuple[str, ...]
-    device: str
+    events: tuple[str, ...] = (schemas.ITEMS,)
+    groups: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it reads of users beside ``user_id``."""
+        return (*self.events, schemas.SEEN_ITEMS, *self.groups)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pack = _load(SparkFiles.get(self.pack), find_device(self.device))

@@ -1,8 +1,7 @@
 """s3a:// for Petastorm, through the S3 client that pyarrow has built in.
 
 Petastorm 0.13 still needs a file system of pyarrow's old kind, and pyarrow has none for S3: this
-one hands the few calls that are made to its new one. Credentials come from where AWS tools look
-for them: the environment, ~/.aws, the machine's role.
+one hands the few calls that are made to its new one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlparse
 
-from pyarrow.fs import FileType, S3FileSystem
+from pyarrow.fs import FileType
+
+from recsys.s3 import open_s3
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -27,16 +28,11 @@ class S3Files(OldFileSystem):
     Paths are ``/bucket/key``.
 
     Args:
-        endpoint: address of the store, http:// or https://; None is Amazon's.
-        region: None leaves it to the environment.
+        store: as for ``open_s3``.
     """
 
-    def __init__(self, endpoint: str | None = None, region: str | None = None) -> None:
-        options: dict[str, Any] = {"region": region} if region else {}
-        if endpoint:
-            address = urlparse(endpoint)
-            options |= {"endpoint_override": address.netloc, "scheme": address.scheme}
-        self._store = S3FileSystem(**options)
+    def __init__(self, store: Mapping[str, str]) -> None:
+        self._store = open_s3(store)
 
     def open(self, path: str, mode: str = "rb") -> Any:
         """A file to read from any place in it."""
@@ -62,7 +58,7 @@ def _key(path: str) -> str:
 
 def find_store(url: str, store: Mapping[str, str]) -> S3Files | None:
     """The file system for a url of S3, ``None`` for one that Petastorm itself can open."""
-    return S3Files(**store) if urlparse(url).scheme in _SCHEMES else None
+    return S3Files(store) if urlparse(url).scheme in _SCHEMES else None
 
 
 def as_path(url: str) -> str:

@@ -103,6 +103,13 @@ def test_no_events_up_to_the_night_is_an_error(lake: Lake) -> None:
         build_gold(lake, date(2020, 1, 1))
 
 
+def test_a_night_whose_own_events_have_no_index_is_an_error_and_not_done(lake: Lake) -> None:
+    write_silver(lake, BEFORE, items=0)
+    with pytest.raises(LakeError, match=r"no event up to .* is of a known user and item"):
+        build_gold(lake, NIGHT)
+    assert not lake.exists(schemas.GOLD_SEQUENCES)
+
+
 def test_a_night_whose_events_a_later_one_has_read_writes_nothing(lake: Lake) -> None:
     write_silver(lake, BEFORE)
     found = build_gold(lake, NIGHT - timedelta(days=1))

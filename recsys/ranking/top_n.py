@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +74,39 @@ def rank_items(
     return _pad(items[:, :n], values[:, :n].float(), users, n)
 
 
+class RowsOf(Sequence[IntArray]):
+    """The rows of ``Ragged``, each an array where it is asked for: millions would cost a lot."""
+
+    def __init__(self, offsets: IntArray, values: IntArray) -> None:
+        self.ragged: Ragged = offsets, values
+
+    def __len__(self) -> int:
+        return len(self.ragged[0]) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> IntArray: ...
+    @overload
+    def __getitem__(self, at: slice) -> RowsOf: ...
+    def __getitem__(self, at: int | slice) -> IntArray | RowsOf:
+        """A row, or some that follow each other."""
+        offsets, values = self.ragged
+        if isinstance(at, slice):
+            first, last, step = at.indices(len(self))
+            if step != 1:
+                raise ValueError(f"rows {at} do not follow each other")
+            return RowsOf(offsets[first : max(first, last) + 1], values)
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"there is no row {at} of {len(self)}")
+        row = at % len(self)
+        return values[offsets[row] : offsets[row + 1]]
+
+
 def flatten(lists: Sequence[IntArray]) -> Ragged:
     """Turn one integer array a row into (offsets int64 [rows + 1], values int64)."""
+    if isinstance(lists, RowsOf):
+        offsets, values = lists.ragged
+        first, last = offsets[0], offsets[-1]
+        return offsets - first, values[first:last].astype(np.int64, copy=False)
     offsets = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in lists], out=offsets[1:])
     values = np.concatenate(lists) if len(lists) else np.zeros(0, dtype=np.int64)

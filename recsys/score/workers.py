@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from recsys import schemas
 from recsys.lake.worker_files import FILES_DDL, FileFolder
 from recsys.ranking.histories import Histories
-from recsys.ranking.top_n import IntArray
+from recsys.ranking.top_n import IntArray, RowsOf
 from recsys.score.device import find_device, move
 from recsys.score.lists import Lists
 from recsys.score.pack import ScoringPack, load_pack
@@ -154,11 +154,10 @@ def read_users(batch: pa.RecordBatch, events: Sequence[str]) -> Users:
     return Users(histories, _rows(batch.column(schemas.SEEN_ITEMS)), groups)
 
 
-def _rows(column: pa.Array) -> list[np.ndarray]:
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False)).tolist()
-    # np.split takes five times as long.
-    return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+def _rows(column: pa.Array) -> RowsOf:
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return RowsOf(offsets, column.flatten().to_numpy(zero_copy_only=False))
 
 
 def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:

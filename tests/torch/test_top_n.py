@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.ranking.top_n import flatten, rank_items
+from recsys.ranking.top_n import RowsOf, flatten, rank_items
 
 pytestmark = pytest.mark.torch
 
@@ -78,3 +78,19 @@ def test_wrong_arguments_are_refused(shape: tuple[int, ...], n: int) -> None:
 def test_seen_of_another_number_of_users_is_refused() -> None:
     with pytest.raises(ValueError, match="seen has 1 rows"):
         rank_items(torch.zeros(2, 4), 1, [np.array([1])])
+
+
+def test_rows_of_one_array_are_those_of_a_list() -> None:
+    lists = [np.array(row, dtype=np.int32) for row in ([3, 1], [], [7], [2, 2, 9])]
+    rows = RowsOf(np.array([0, 2, 2, 3, 6]), np.concatenate(lists))
+    assert [row.tolist() for row in rows] == [row.tolist() for row in lists]
+    assert rows[-1].tolist() == [2, 2, 9]
+    for part in (slice(None), slice(1, 3), slice(2, 99), slice(3, 1), slice(9, 12)):
+        assert [row.tolist() for row in rows[part]] == [row.tolist() for row in lists[part]]
+        for one, other in zip(flatten(rows[part]), flatten(lists[part]), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype == np.int64
+    with pytest.raises(IndexError, match="no row 4 of 4"):
+        rows[4]
+    with pytest.raises(ValueError, match="do not follow each other"):
+        rows[::2]

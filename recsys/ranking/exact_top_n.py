@@ -21,8 +21,8 @@ item is excluded where its rough score plus its bound lies below; this is a comp
 with a number per user and block, made while the products are in registers (``tiles``). Candidates
 are then sorted out by their bounds, and those that remain are scored exactly (``candidates``,
 ``exact_keys``; compiled). If the n-th best has at least the floor's score, nobody who was excluded
-belongs above it; otherwise the user is ranked again without a floor. On a GPU candidates come from
-a float32 product with all items (``dense_top_n``).
+belongs above it; otherwise the user is ranked again with a lower floor, then without one. On a GPU
+candidates come from a float32 product with all items (``dense_top_n``).
 
 Source: rough scores and exact ones for what they can't exclude are the filter and refine steps of
 nearest-neighbour search; the rotation is that of Gao and Long 2024, "RaBitQ", section 3.1.2.
@@ -144,15 +144,16 @@ def _rank(users: Tensor, index: ItemIndex, n: int, hidden: Hidden) -> RankedItem
     rough = make_rough(users, index)
     floor = guess_floors(rough, index, n, hidden)
     found, lost = _rank_compiled(users, rough, index, n, hidden, floor)
-    # Too high a floor leaves too few.
     few = torch.nonzero(~lost & (found.scores[:, -1] < floor))[:, 0]
-    if len(few):
-        part = Rough(*(column[few] for column in rough))
-        floor = torch.full_like(part.size, -torch.inf)
-        better, lost[few] = _rank_compiled(
-            users[few], part, index, n, hidden.of(few, len(users)), floor
-        )
+    # Too high a floor leaves too few. One that more items reach costs less than none.
+    for wanted in (2 * n, None):
+        if not len(few):
+            break
+        part, own = Rough(*(column[few] for column in rough)), hidden.of(few, len(users))
+        floor = guess_floors(part, index, wanted, own)
+        better, lost[few] = _rank_compiled(users[few], part, index, n, own, floor)
         found.items[few], found.scores[few] = better
+        few = few[~lost[few] & (better.scores[:, -1] < floor)]
     again = torch.nonzero(lost)[:, 0]
     if len(again):
         better = rank_all(users[again], index, n, hidden.of(again, len(users)))

@@ -30,12 +30,17 @@ _TOGETHER = 8
 _STEPS = PANEL // TILE_ITEMS
 
 
-def guess_floors(rough: Rough, index: ItemIndex, n: int, hidden: Hidden) -> Tensor:
+def guess_floors(rough: Rough, index: ItemIndex, n: int | None, hidden: Hidden) -> Tensor:
     """From the products of a sample of items, float64 [users]; -inf: any score.
 
     Of items that lie far from each other in the sample the largest product alone is looked at:
     little is lost, and much faster.
+
+    Args:
+        n: items that should reach them; None: all.
     """
+    if n is None:
+        return torch.full_like(rough.size, -torch.inf)
     codes, scale, size = index.sample
     place = _place(n * size / len(index))
     steps = max(1, len(codes) * _STEPS // _TOGETHER)

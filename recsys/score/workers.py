@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyspark import SparkFiles
@@ -163,17 +164,21 @@ def _rows(column: pa.Array) -> RowsOf:
 def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
     """Lists as array<struct<rank, item_id, score, reason>>, without the places that are empty."""
     real = lists.items > 0
-    lengths = real.sum(axis=1)
+    lengths, whole = real.sum(axis=1), bool(real.all())
+
+    def pick(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values.ravel() if whole else values[real]
+
     ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
     reason = lists.from_model.astype(np.int8)
     if lists.pinned is not None:
         reason[lists.pinned] = 2
     entries = pa.StructArray.from_arrays(
         [
-            pa.array(ranks[real]),
-            item_ids.take(pa.array(lists.items[real])),
-            pa.array(lists.scores[real], pa.float32()),
-            _REASONS.take(pa.array(reason[real])),
+            pa.array(pick(ranks)),
+            item_ids.take(pa.array(pick(lists.items))),
+            pa.array(pick(lists.scores), pa.float32()),
+            _REASONS.take(pa.array(pick(reason))),
         ],
         [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
     )

@@ -4,10 +4,10 @@
 
 A lake of made-up users (20 events, 50 seen items each), an encoder of one block with 64 dims, lists
 of 100. `whole` is a process of its own that starts Spark, reads the lake, encodes, ranks and
-commits gold/top_n; `stage` ranks the same users from Spark's cache, hands it the lists and writes
-nothing; `lists` does so without handing them over. Processor seconds of a process and all below it
-are counted, so that other work disturbs little; the start of Spark and what fills the cache count
-in `whole` alone.
+commits gold/top_n; `stage` ranks the same users from Spark's cache and writes the files that the
+commit would name; `lists` ranks alone and drops the lists. Processor seconds of a process and all
+below it are counted, so that other work disturbs little; the start of Spark and what fills the
+cache count in `whole` alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from recsys.models import SequenceTransformer, TransformerConfig
 from recsys.score.job import score_users
 from recsys.score.pack import write_pack
 from recsys.score.users import Versions
-from recsys.score.workers import Scorer, rank_in_workers
+from recsys.score.workers import Scorer, files_of_lists, write_in_workers
 
 NIGHT = date(2026, 1, 1)
 SCORER = Scorer("pack.tar", N)
@@ -145,8 +145,11 @@ def run_whole(folder: Path, users: int, items: int) -> dict[str, float]:
 
 
 def run_stage(folder: Path, users: int, items: int) -> dict[str, float]:
-    """Ranking and handing over, after a run of some users that starts the workers."""
-    return _run_alone(folder, users, items, lambda some: rank_in_workers(some, SCORER))
+    """Ranking and files, after a run of some users that starts the workers."""
+    target = files_of_lists(f"file:{folder}/stage", {})
+    return _run_alone(
+        folder, users, items, lambda some: write_in_workers(some, SCORER, target, "1")
+    )
 
 
 def run_lists(folder: Path, users: int, items: int) -> dict[str, float]:

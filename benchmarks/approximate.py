@@ -71,8 +71,8 @@ def measure(items: int, spread: float) -> dict[str, Any]:
     }
     if chosen is None:
         return {**line, "probes": None}
+    threads = use_threads(1)  # before torch's, which may be the same
     torch.set_num_threads(1)
-    threads = use_threads(1)
     other = Queries(users[SAMPLED:], seen[SAMPLED:], None)
     ours: dict[str, list[float]] = {"exact": [], "approximate": []}
     exact = [rank_products(other.users, index, N, other.seen)]

@@ -71,7 +71,7 @@ def measure(items: int, spread: float) -> dict[str, Any]:
     }
     if chosen is None:
         return {**line, "probes": None}
-    threads = use_threads(1)  # before torch's, which may be the same
+    threads = use_threads(1)  # first: torch's setting may be faiss's, too
     torch.set_num_threads(1)
     other = Queries(users[SAMPLED:], seen[SAMPLED:], None)
     ours: dict[str, list[float]] = {"exact": [], "approximate": []}

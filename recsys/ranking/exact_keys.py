@@ -26,8 +26,13 @@ _LINE = 16
 
 
 @intrinsic
-def _fetch(typing: Any, rows: Any, row: Any, column: Any) -> Any:
-    """Ask for rows[row, column], which is used soon: candidates' rows lie anywhere in memory."""
+def _prefetch(typing: Any, rows: Any, row: Any, column: Any) -> Any:
+    """Ask memory for rows[row, column], which is used soon: candidates' rows lie anywhere.
+
+    Args:
+        rows: float32 [rows, dims], contiguous.
+        row, column: a place in it.
+    """
 
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         array = context.make_array(rows)(context, build, values[0])
@@ -89,7 +94,7 @@ def make_keys(
     for at in range(count):
         row, ahead = buffer.rows[user, at], buffer.rows[user, min(at + _AHEAD, count - 1)]
         for column in range(0, rows.vectors.shape[1], _LINE):
-            _fetch(rows.vectors, ahead, column)
+            _prefetch(rows.vectors, ahead, column)
         total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
         score[0] = np.float32(total - doubt)
         if score[0] != np.float32(total + doubt):

@@ -75,7 +75,12 @@ def rank_items(
 
 
 class RowsOf(Sequence[IntArray]):
-    """The rows of ``Ragged``, each an array where it is asked for: millions would cost a lot."""
+    """The rows of ``Ragged``, each an array where it is asked for: millions would cost a lot.
+
+    Args:
+        offsets: int64 [rows + 1]; row i is ``values[offsets[i] : offsets[i + 1]]``.
+        values: integers of any size, [offsets[-1] or more].
+    """
 
     def __init__(self, offsets: IntArray, values: IntArray) -> None:
         self.ragged: Ragged = offsets, values
@@ -88,7 +93,12 @@ class RowsOf(Sequence[IntArray]):
     @overload
     def __getitem__(self, at: slice) -> RowsOf: ...
     def __getitem__(self, at: int | slice) -> IntArray | RowsOf:
-        """A row, or some that follow each other."""
+        """A row, or some that follow each other, without a copy.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: a slice with steps.
+        """
         offsets, values = self.ragged
         if isinstance(at, slice):
             first, last, step = at.indices(len(self))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from recsys.models import ModelConfig
 from recsys.ranking.approximate import building_bytes, clusters_bytes
 from recsys.ranking.dense_top_n import MOST_BYTES
-from recsys.score.ranker import SCORES_AT_ONCE
+from recsys.score.ranker import EVENTS_AT_ONCE, SCORES_AT_ONCE
 
 _ITEM_BYTES = 60  # its id as Arrow has it, row, index and popularity
 _ENTRY_BYTES = 60  # of a list: arrays, then Arrow's columns with the id
 _EVENT_BYTES = 40
+_ENCODER_BYTES = 100  # an event and dim: two blocks took 48 to 98, by kind (measured)
 _USERS_A_BATCH = 10_000  # spark.sql.execution.arrow.maxRecordsPerBatch
 _PYTHON = 400 * 2**20  # the interpreter with torch and Arrow
 
@@ -38,7 +39,8 @@ def describe_memory(
     shared = catalogue * ((4 if gpu else 10) * dims + _ITEM_BYTES) + rules
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)
-    own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE)
+    encoder = EVENTS_AT_ONCE * dims * _ENCODER_BYTES
+    own = _PYTHON + batch + max(MOST_BYTES, 12 * SCORES_AT_ONCE, encoder)
     more_needed = ""
     if gpu:
         # float32 in the model and by rows of the index, which its building copies once more.

@@ -24,7 +24,7 @@ from recsys.ranking.top_n import PADDING_ITEM, IntArray, RankedItems, rank_items
 from recsys.score.lists import Lists, fill, join, obey, rank_popular
 
 SCORES_AT_ONCE = 32_000_000
-_USERS_AT_ONCE, _EVENTS_AT_ONCE = 1024, 51_200
+_USERS_AT_ONCE, EVENTS_AT_ONCE = 1024, 51_200
 """The more the fewer calls a user; of long histories fewer, for what a model makes of them."""
 
 
@@ -219,7 +219,7 @@ def _first_stage(
 
 def _count_at_once(model: Recommender) -> int:
     """Users whose vectors are made together."""
-    return max(1, min(_USERS_AT_ONCE, _EVENTS_AT_ONCE // model.config.max_length))
+    return max(1, min(_USERS_AT_ONCE, EVENTS_AT_ONCE // model.config.max_length))
 
 
 def make_queries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,10 @@ def test_memory_is_told_by_items_and_length() -> None:
     # Ten million times 10 x 64 + 60 bytes.
     assert line.startswith("scoring with 10,000,000 items × 64 dims needs 6.5 GiB that")
     assert describe_memory(config, 10_000_000, 1000) != line
+    # 400 MiB, 10,000 users x 8,000 bytes, and 400 MB; of 256 dims 51,200 events x 25,600 bytes.
+    assert line.endswith("at most 0.8 GiB for each worker (a task)")
+    wide = dataclasses.replace(config, dims=256)
+    assert describe_memory(wide, 10_000_000, 100).endswith("1.7 GiB for each worker (a task)")
     # 72 bytes an item and the centroids more.
     assert clusters_bytes(10_000_000, 64) == 10_000_000 * 72 + 4 * 64 * 12_649
     more = describe_memory(config, 10_000_000, 100, clusters=True)

@@ -1,6 +1,7 @@
 """Events that 1, 2 and 4 ranks train on a second, beside what the machine's cores could give.
 
-    python -m benchmarks.rank_scaling [--events 5000000] [--ranks 2 4] [section.key=value …]
+    python -m benchmarks.rank_scaling [--events 5000000] [--ranks 2 4] [--batch-events 4096]
+                                      [section.key=value …]
 
 A log like Amazon Beauty's: as many items, about nine events a user, few items with most of the
 events. `recsys benchmark scaling` trains an epoch of it with each number of ranks, of one thread
@@ -24,7 +25,6 @@ from benchmarks.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 ITEMS, SHORTEST, MEAN_LENGTH = 12_101, 5, 8.9
-BATCH_USERS, BATCH_EVENTS = 2048, 4096
 BASE = [
     "model.dims=64", "model.attributes=false", "model.neighbor_weight=0",
     "train.checkpoint_every_steps=100000",
@@ -36,16 +36,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
-    given = [text for text in sys.argv[1:] if "=" in text]
-    options = parser.parse_args([text for text in sys.argv[1:] if "=" not in text])
+    parser.add_argument("--batch-events", type=int, default=4096, help="of all ranks, in a step")
+    options, given = parser.parse_known_args()
+    batch = options.batch_events
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as name:
         log = Path(name) / "log.txt"
         write_log(log, options.events)
         ranks = [str(count) for count in options.ranks]
-        found = [_finish(_start(log, 1, ranks, *given))]
-        alone = [_start(log, 2, ["1"], *given) for _ in range(2)]
+        found = [_finish(_start(log, batch, ranks, *given))]
+        alone = [_start(log, batch // 2, ["1"], *given) for _ in range(2)]
         found += [_finish(process) for process in alone]
-    _report(found, given)
+    _report(found, batch, given)
 
 
 def write_log(path: Path, events: int) -> None:
@@ -62,11 +63,12 @@ def write_log(path: Path, events: int) -> None:
             file.write(f"{user} {' '.join(map(str, own))}\n")
 
 
-def _start(log: Path, part: int, ranks: Sequence[str], *given: str) -> subprocess.Popen[str]:
+def _start(log: Path, batch: int, ranks: Sequence[str], *given: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "recsys.cli.main", "benchmark", "scaling", str(log)]
     command += ["--epochs", "1", "--ranks", *ranks, *BASE]
-    command += [f"train.per_rank_batch_size={BATCH_USERS // part}"]
-    command += [f"train.per_rank_batch_events={BATCH_EVENTS // part}", *given]
+    # The events are the limit: a user has five at least.
+    command += [f"train.per_rank_batch_size={batch // 2}"]
+    command += [f"train.per_rank_batch_events={batch}", *given]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -77,7 +79,7 @@ def _finish(process: subprocess.Popen[str]) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def _report(found: list[list[dict[str, float]]], given: list[str]) -> None:
+def _report(found: list[list[dict[str, float]]], batch: int, given: list[str]) -> None:
     together, *alone = found
     first = together[0]["events_per_second"]
     for row in together:
@@ -88,7 +90,7 @@ def _report(found: list[list[dict[str, float]]], given: list[str]) -> None:
     limit = sum(rows[0]["events_per_second"] for rows in alone)
     print(f"  2 alone {limit:>9,.0f} events/s, {limit / first:.2f} times one: the limit of two")
     record = {"benchmark": "rank_scaling", "machine": describe_machine(), "given": given}
-    print(json.dumps({**record, "ranks": together, "alone": [rows[0] for rows in alone]}))
+    print(json.dumps({**record, "batch_events": batch, "ranks": together, "alone": [rows[0] for rows in alone]}))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recsys.ranking.exact_keys import NO_KEY, make_keys, read_keys, scores_of
+from recsys.ranking.exact_keys import NO_KEY, make_keys, read_keys, score_of
 from recsys.ranking.item_index import BLOCK
 from recsys.ranking.machine_code import compiled
 from recsys.ranking.scan_state import LOST, Blocks, Buffer, Floats, Rows, Scratch, Users
@@ -57,12 +57,12 @@ def make_room(
     count = _drop_beaten(users, blocks, user, n, buffer, scratch, count)
     if count + TILE_ITEMS <= buffer.rows.shape[1]:
         return count
-    if not make_keys(users, rows, user, buffer, scratch, count):
+    if not make_keys(users, rows, user, buffer, scratch, 0, count):
         return LOST
     best = np.argsort(scratch.keys[:count])[::-1][:n]
     buffer.rows[user, :n] = buffer.rows[user, :count][best]
     buffer.products[user, :n] = buffer.products[user, :count][best]
-    last = scores_of(scratch.keys[best[n - 1 : n]])[0]
+    last = score_of(scratch.keys[best[n - 1]])
     buffer.floor[user] = max(buffer.floor[user], np.float64(last))
     return n
 
@@ -106,18 +106,9 @@ def find_last(values: Floats, count: int, n: int, bins: IntArray) -> float:
 @compiled()
 def _drop_beaten(
     users: Users, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch, count: int
-) -> int:
+) -> int:  # fmt: skip
     """Of more than n, drop those that n others surely beat."""
-    wrong, size, scale, offset = (
-        users.wrong[user], users.size[user], users.scale[user], users.offset[user],
-    )  # fmt: skip
-    for at in range(count):
-        # Unsigned: what might be negative is not divided in a vector.
-        block = np.uint64(buffer.rows[user, at]) // np.uint64(BLOCK)
-        middle = scale * blocks.scale[block] * buffer.products[user, at] + offset
-        error = bound(wrong, size, blocks.radius[block], blocks.error[block], blocks.centre)
-        scratch.low[at], scratch.high[at] = middle - error, middle + error
-    last = find_last(scratch.low, count, n, scratch.bins)
+    last = _find_bounds(users, blocks, user, n, buffer, scratch, count)
     buffer.floor[user] = max(buffer.floor[user], last)
     kept = 0
     for at in range(count):  # without a branch: which are kept can't be predicted
@@ -128,6 +119,57 @@ def _drop_beaten(
 
 
 @compiled()
+def _find_bounds(
+    users: Users, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch, count: int
+) -> float:
+    """Write between which numbers scores lie, ``low`` and ``high``; what n of them surely reach."""
+    wrong, size, scale, offset = (
+        users.wrong[user], users.size[user], users.scale[user], users.offset[user],
+    )  # fmt: skip
+    for at in range(count):
+        # Unsigned: what might be negative is not divided in a vector.
+        block = np.uint64(buffer.rows[user, at]) // np.uint64(BLOCK)
+        middle = scale * blocks.scale[block] * buffer.products[user, at] + offset
+        error = bound(wrong, size, blocks.radius[block], blocks.error[block], blocks.centre)
+        scratch.low[at], scratch.high[at] = middle - error, middle + error
+    return find_last(scratch.low, count, n, scratch.bins)
+
+
+@compiled()
+def _score(
+    users: Users, rows: Rows, blocks: Blocks, user: int, n: int, buffer: Buffer, scratch: Scratch,
+    count: int,
+) -> int:  # fmt: skip
+    """Write the keys of a user's candidates that may be in a list, and say how many they are.
+
+    Those that are surely among the n best of the bounds come first: of the others none is needed
+    whose score can't reach the lowest of theirs, and that is far above what they surely reach.
+    """
+    if count == LOST:
+        return LOST
+    if count <= n:
+        return count if make_keys(users, rows, user, buffer, scratch, 0, count) else LOST
+    last = _find_bounds(users, blocks, user, n, buffer, scratch, count)
+    first, others = 0, 0
+    for at in range(count):  # without a branch, as above
+        row, sure = buffer.rows[user, at], scratch.low[at] >= last
+        buffer.rows[user, first], scratch.rows[others] = row, row
+        scratch.high[others] = scratch.high[at]
+        first += sure
+        others += (not sure) & (scratch.high[at] >= last)
+    if not make_keys(users, rows, user, buffer, scratch, 0, first):
+        return LOST
+    lowest, count = scratch.keys[0], first
+    for at in range(1, first):
+        lowest = min(lowest, scratch.keys[at])
+    floor = np.float64(score_of(lowest))
+    for at in range(others):
+        buffer.rows[user, count] = scratch.rows[at]
+        count += scratch.high[at] >= floor
+    return count if make_keys(users, rows, user, buffer, scratch, first, count) else LOST
+
+
+@compiled()
 def _score_rest(
     users: Users, rows: Rows, blocks: Blocks, n: int, buffer: Buffer, scratch: Scratch,
     keys: npt.NDArray[np.int64],
@@ -135,10 +177,8 @@ def _score_rest(
     """Write the keys of all that may be in lists, int64 [users, capacity], and say how many."""
     most = 0
     for user in range(len(keys)):
-        count = buffer.filled[user]
-        if count > n:
-            count = _drop_beaten(users, blocks, user, n, buffer, scratch, count)
-        if count == LOST or not make_keys(users, rows, user, buffer, scratch, count):
+        count = _score(users, rows, blocks, user, n, buffer, scratch, buffer.filled[user])
+        if count == LOST:
             buffer.filled[user] = LOST
             count = 0
         keys[user, :count], keys[user, count:] = scratch.keys[:count], NO_KEY

@@ -19,7 +19,7 @@ from recsys.ranking.scan_state import Buffer, Floats, Rows, Scratch, Users
 _HALF, _TURN = 0xFFFFFFFF, 0x7FFFFFFF
 NO_KEY = -(2**63)
 """Sorts before all keys."""
-_AHEAD = 8
+_AHEAD = 16
 """Rows that are on their way from memory while one is multiplied."""
 _LINE = 16
 """Numbers that come at once: 64 bytes."""
@@ -47,6 +47,22 @@ def _prefetch(typing: Any, rows: Any, row: Any, column: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(rows, types.intp, types.intp), generate
+
+
+@intrinsic
+def _bits_of(typing: Any, number: Any) -> Any:
+    """The bits of a float32, as an int32."""
+    return types.int32(types.float32), lambda context, build, signature, values: build.bitcast(
+        values[0], ir.IntType(32)
+    )
+
+
+@intrinsic
+def _number_of(typing: Any, bits: Any) -> Any:
+    """The float32 that an int32 holds the bits of."""
+    return types.float32(types.int32), lambda context, build, signature, values: build.bitcast(
+        values[0], ir.FloatType()
+    )
 
 
 @compiled("reassoc", "contract", "nsz")
@@ -86,24 +102,28 @@ def _multiply_twice(
 
 @compiled()
 def make_keys(
-    users: Users, rows: Rows, user: int, buffer: Buffer, scratch: Scratch, count: int
+    users: Users, rows: Rows, user: int, buffer: Buffer, scratch: Scratch, first: int, count: int
 ) -> bool:
-    """Score candidates as ``exact_scores`` says and write ``keys``; whether that was possible."""
-    score = np.empty(1, np.float32)
-    bits = score.view(np.int32)
-    for at in range(count):
+    """Score candidates from ``first`` to ``count`` as ``exact_scores`` says and write ``keys``.
+
+    Returns:
+        Whether that was possible.
+    """
+    for at in range(first, min(first + _AHEAD, count)):
+        for column in range(0, rows.vectors.shape[1], _LINE):
+            _prefetch(rows.vectors, buffer.rows[user, at], column)
+    for at in range(first, count):
         row, ahead = buffer.rows[user, at], buffer.rows[user, min(at + _AHEAD, count - 1)]
         for column in range(0, rows.vectors.shape[1], _LINE):
             _prefetch(rows.vectors, ahead, column)
         total, doubt = _multiply(users.vectors, user, rows.vectors, row), users.doubt[user]
-        score[0] = np.float32(total - doubt)
-        if score[0] != np.float32(total + doubt):
+        score = np.float32(total - doubt)
+        if score != np.float32(total + doubt):
             total, rest, error = _multiply_twice(users.vectors, user, rows.vectors, row)
             if total + (rest + math.copysign(error, rest)) != total:
                 return False
-            score[0] = np.float32(total)
-        score[0] += np.float32(0.0)  # -0.0 is 0.0
-        upper = np.int64(bits[0])
+            score = np.float32(total)
+        upper = np.int64(_bits_of(score + np.float32(0.0)))  # -0.0 is 0.0
         if upper < 0:
             upper ^= _TURN
         scratch.keys[at] = (upper << 32) + (_HALF - rows.items[row])
@@ -111,13 +131,10 @@ def make_keys(
 
 
 @compiled()
-def scores_of(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """The scores in keys."""
-    bits = np.empty(len(keys), np.int32)
-    for at in range(len(keys)):
-        upper = keys[at] >> 32
-        bits[at] = upper ^ _TURN if upper < 0 else upper
-    return bits.view(np.float32)
+def score_of(key: int) -> float:
+    """The score in a key, a float32."""
+    upper = key >> 32
+    return _number_of(np.int32(upper ^ _TURN if upper < 0 else upper))
 
 
 @compiled()
@@ -129,7 +146,8 @@ def read_keys(
         count = min(keys.shape[1], items.shape[1])
         best = keys[user, ::-1][:count]
         items[user, :count] = _HALF - (best & _HALF)
-        scores[user, :count] = scores_of(best)
+        for place in range(count):
+            scores[user, place] = score_of(best[place])
         while count and best[count - 1] == NO_KEY:
             count -= 1
         items[user, count:], scores[user, count:] = 0, -np.inf

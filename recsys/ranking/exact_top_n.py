@@ -176,7 +176,10 @@ def _rank_compiled(
         np.empty(shape, np.int32), np.empty(shape, np.int32),
     )  # fmt: skip
     low, high = np.empty((2, shape[1]))
-    scratch = Scratch(low, high, np.empty(shape[1], np.int64), np.empty(BINS, np.int64))
+    scratch = Scratch(
+        low, high, np.empty(shape[1], np.int32), np.empty(shape[1], np.int64),
+        np.empty(BINS, np.int64),
+    )  # fmt: skip
     blocks = describe_blocks(index)
     scan(rough, index, hidden, given, rows, blocks, n, buffer, scratch)
     found = RankedItems(

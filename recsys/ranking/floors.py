@@ -21,6 +21,7 @@ from recsys.ranking.tiles import (
     PANEL,
     TILE_ITEMS,
     TILE_USERS,
+    Codes,
     lowest_bit,
     multiply_steps,
     pack_users,
@@ -74,7 +75,7 @@ def _keep_larger(best: npt.NDArray[np.int32], others: npt.NDArray[np.int32], cou
 
 @compiled()
 def _find_places(
-    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], left_out: npt.NDArray[np.uint32],
+    codes: Codes, tiles: npt.NDArray[np.int32], left_out: npt.NDArray[np.uint32],
     user: npt.NDArray[np.int64], row: npt.NDArray[np.int64], steps: int, place: int,
 ) -> npt.NDArray[np.float64]:  # fmt: skip
     """A product that ``place`` columns of a user reach, and few more, float64 [users]; -inf: none.

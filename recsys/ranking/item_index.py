@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.ranking.tiles import PANEL, largest_code, pack_items
+from recsys.ranking.tiles import PANEL, choose_codes, codes_of_a_word, largest_code, pack_items
 from recsys.ranking.top_n import NAN_MESSAGE
 
 BLOCK = 1024
@@ -37,9 +37,9 @@ class ItemIndex:
         longest: the largest norm of ``vectors``, float64 [1].
         centre: their mean, float64 [dims]; zeros without codes.
         rotation: orthogonal, float64 [dims, dims].
-        codes: int16 [blocks * BLOCK / PANEL, dims / 2, PANEL, 2]: the rotated vectors less the
-            centre, divided by their block's ``scale`` and rounded, as ``pack_items`` lays them
-            out; none for a GPU.
+        codes: the rotated vectors less the centre, divided by their block's ``scale`` and rounded,
+            as ``pack_items`` lays them out, [blocks * BLOCK / PANEL, words, PANEL, codes of a
+            word]; none for a GPU.
         scale: float64 [blocks].
         radius: the largest norm of a vector less the centre, float64 [blocks].
         error: the largest norm of what rounding changed, float64 [blocks]; zeros without codes.
@@ -65,6 +65,11 @@ class ItemIndex:
         return self.vectors.shape[1]
 
     @property
+    def kind(self) -> torch.dtype:
+        """Of codes: int8 or int16. Whoever reads an index from a file takes them as they are."""
+        return torch.int8 if self.codes.dtype == torch.uint8 else torch.int16
+
+    @property
     def stride(self) -> int:
         """Every so many rows one is in ``sample``; divides BLOCK."""
         wanted = len(self) / min(max(len(self) // 12, _SAMPLE[0]), _SAMPLE[1])
@@ -74,7 +79,7 @@ class ItemIndex:
     def sample(self) -> Sample:
         """Some of the items, of all lengths."""
         vectors = (self.vectors[:: self.stride].double() - self.centre) @ self.rotation
-        codes, scale, _ = quantize(vectors, per_row=False)
+        codes, scale, _ = quantize(vectors, self.kind, per_row=False)
         rows = -(-len(codes) // PANEL) * PANEL
         return Sample(pack_items(codes, rows).contiguous(), float(scale[0]), len(codes))
 
@@ -83,7 +88,7 @@ class Sample(NamedTuple):
     """Every so many items of an index.
 
     Attributes:
-        codes: int16, laid out as ``ItemIndex.codes``.
+        codes: laid out as ``ItemIndex.codes``.
         scale: of all codes.
         size: items; zeros follow.
     """
@@ -183,33 +188,35 @@ def _make_codes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes, scale, radius and error, as in ``ItemIndex``."""
     blocks, dims = len(radius) if use_codes else 0, vectors.shape[1]
-    shape = blocks * (BLOCK // PANEL), (dims + 1) // 2, PANEL, 2
-    codes = _allocate(folder, "codes", shape, torch.int16, vectors)
+    kind = choose_codes(dims)
+    a_word, stored = codes_of_a_word(kind), torch.uint8 if kind == torch.int8 else kind
+    shape = blocks * (BLOCK // PANEL), -(-dims // a_word), PANEL, a_word
+    codes = _allocate(folder, "codes", shape, stored, vectors)
     scale, error = torch.ones_like(radius), torch.zeros_like(radius)
     rotation = _rotation(centre)
     for block in range(blocks):
         part = vectors[block * BLOCK : (block + 1) * BLOCK]
-        code, step, wrong = quantize((part.double() - centre) @ rotation, per_row=False)
+        code, step, wrong = quantize((part.double() - centre) @ rotation, kind, per_row=False)
         codes[block * (BLOCK // PANEL) :][: BLOCK // PANEL] = pack_items(code, BLOCK)
         scale[block], error[block] = step.max(), wrong.max()
     return codes, scale, radius, error
 
 
-def quantize(vectors: Tensor, *, per_row: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Round float64 [rows, dims] to int16 times a scale.
+def quantize(vectors: Tensor, kind: torch.dtype, *, per_row: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Round float64 [rows, dims] to int8 or int16 times a scale.
 
     Returns:
-        int16 [rows, dims]; scales, float64 [rows] (all the same, unless ``per_row``); norms of what
+        Codes [rows, dims]; scales, float64 [rows] (all the same, unless ``per_row``); norms of what
         rounding changed, float64 [rows].
     """
     largest = vectors.abs().amax(dim=1, keepdim=True)
     if not per_row:
         largest = largest.amax(dim=0, keepdim=True).expand_as(largest)
-    step = largest / largest_code(vectors.shape[1])
+    step = largest / largest_code(vectors.shape[1], kind)
     scale = torch.where(step > 0, step, torch.ones_like(step))
     codes = torch.round(vectors / scale)
     wrong = torch.linalg.vector_norm(vectors - codes * scale, dim=1)
-    return codes.to(torch.int16), scale[:, 0], wrong
+    return codes.to(kind), scale[:, 0], wrong
 
 
 def _allocate(

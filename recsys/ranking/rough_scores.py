@@ -18,6 +18,7 @@ from recsys.ranking.tiles import (
     PANEL,
     TILE_ITEMS,
     TILE_USERS,
+    Codes,
     lowest_bit,
     multiply_steps,
     pack_users,
@@ -48,7 +49,7 @@ class Rough(NamedTuple):
     """Users in the form of an index: the score of a row is ``scale`` * product + ``offset``.
 
     Attributes:
-        codes: int16 [users, dims].
+        codes: int8 or int16 [users, dims].
         scale: float64 [users], to be multiplied by the block's.
         offset: the product with the index's centre, float64 [users].
         size: norms of the vectors, float64 [users].
@@ -65,7 +66,7 @@ class Rough(NamedTuple):
 def make_rough(users: Tensor, index: ItemIndex) -> Rough:
     """Round float32 [users, dims] as the index's vectors were."""
     size = torch.linalg.vector_norm(users.double(), dim=1)
-    codes, scale, wrong = quantize(users.double() @ index.rotation, per_row=True)
+    codes, scale, wrong = quantize(users.double() @ index.rotation, index.kind, per_row=True)
     return Rough(codes, scale, users.double() @ index.centre, size, wrong)
 
 
@@ -138,7 +139,7 @@ def to_bits(flags: Tensor) -> npt.NDArray[np.uint32]:
 
 @compiled()
 def _scan(
-    codes: npt.NDArray[np.int16], tiles: npt.NDArray[np.int32], pairs: HiddenPairs,
+    codes: Codes, tiles: npt.NDArray[np.int32], pairs: HiddenPairs,
     closed: npt.NDArray[np.uint32], users: Users, rows: Rows, blocks: Blocks, n: int,
     buffer: Buffer, scratch: Scratch,
 ) -> None:  # fmt: skip

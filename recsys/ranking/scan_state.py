@@ -78,11 +78,13 @@ class Scratch(NamedTuple):
 
     Attributes:
         low, high: bounds of scores, float64.
+        rows: of the index, int32.
         keys: see ``exact_keys``, int64.
         bins: see ``candidates.find_last``, int64 [BINS].
     """
 
     low: Floats
     high: Floats
+    rows: npt.NDArray[np.int32]
     keys: npt.NDArray[np.int64]
     bins: npt.NDArray[np.int64]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numba
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.ranking import tiles
 from recsys.ranking.candidates import BINS, TINY, find_last
 from recsys.ranking.tiles import (
     LARGEST,
@@ -27,7 +31,6 @@ pytestmark = pytest.mark.torch
 _TOGETHER = 5
 
 
-@numba.njit  # not kept: the tile is compiled into it
 def multiply_all(
     items: np.ndarray, users: np.ndarray, limits: np.ndarray, found: np.ndarray, bits: np.ndarray
 ) -> None:
@@ -45,8 +48,18 @@ def multiply_all(
                 found[tile, :, places[at]], bits[tile, :, places[at]] = products[at], masks[at]
 
 
+@pytest.fixture(scope="module", params=["as this processor does", "step by step"])
+def compiled(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Not kept on the disk: the tile is compiled into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "step by step":
+            patch.setattr(tiles, "MULTIPLIES_BYTES", False)
+        yield numba.njit(multiply_all)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
+    kind=st.sampled_from([torch.int8, torch.int16]),
     seed=st.integers(0, 2**31),
     users=st.integers(1, 3 * TILE_USERS),
     items=st.integers(1, 3 * PANEL),
@@ -55,9 +68,16 @@ def multiply_all(
     share=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
 )
 def test_products_are_exact_and_those_that_reach_a_limit_are_found(
-    seed: int, users: int, items: int, dims: int, extreme: bool, share: float
+    compiled: Any,
+    kind: torch.dtype,
+    seed: int,
+    users: int,
+    items: int,
+    dims: int,
+    extreme: bool,
+    share: float,
 ) -> None:
-    dice, most = np.random.default_rng(seed), largest_code(dims)
+    dice, most = np.random.default_rng(seed), largest_code(dims, kind)
     ours, theirs = (
         dice.integers(-most, most, (rows, dims), endpoint=True) for rows in (users, items)
     )
@@ -65,15 +85,15 @@ def test_products_are_exact_and_those_that_reach_a_limit_are_found(
         ours, theirs = np.full_like(ours, most), np.where(theirs < 0, -most, most)
     product = ours @ theirs.T
     rows = -(-items // PANEL) * PANEL
-    packed = pack_items(torch.from_numpy(theirs.astype(np.int16)), rows).contiguous().numpy()
-    tiles = pack_users(torch.from_numpy(ours.astype(np.int16)))
+    packed = pack_items(torch.from_numpy(theirs).to(kind), rows).contiguous().numpy()
+    words = pack_users(torch.from_numpy(ours).to(kind))
     # Users that are not there ask for nothing; a limit that none, some or all products reach.
-    limits = np.full(len(tiles) * TILE_USERS, LARGEST, np.int32)
+    limits = np.full(len(words) * TILE_USERS, LARGEST, np.int32)
     limits[:users] = np.quantile(product, 1.0 - share, axis=1, method="higher") + (share == 0.0)
     steps = rows // TILE_ITEMS
-    found = np.zeros((len(tiles), TILE_USERS, steps, TILE_ITEMS), np.int32)
-    bits = np.zeros((len(tiles), TILE_USERS, steps), np.uint32)
-    multiply_all(packed, tiles, limits.reshape(-1, TILE_USERS), found, bits)
+    found = np.zeros((len(words), TILE_USERS, steps, TILE_ITEMS), np.int32)
+    bits = np.zeros((len(words), TILE_USERS, steps), np.uint32)
+    compiled(packed, words, limits.reshape(-1, TILE_USERS), found, bits)
     reached = (bits[..., None] >> np.arange(TILE_ITEMS, dtype=np.uint32)) & 1 == 1
     reached = reached.reshape(-1, rows)[:users, :items]
     assert (reached == (product >= limits[:users, None])).all()
@@ -81,9 +101,10 @@ def test_products_are_exact_and_those_that_reach_a_limit_are_found(
 
 
 def test_the_largest_codes_of_any_dims_fit_their_sum() -> None:
-    for dims in [*range(1, 3000), 2**16]:
-        assert dims * largest_code(dims) ** 2 < LARGEST
-        assert largest_code(dims) >= 127
+    for kind in (torch.int8, torch.int16):
+        for dims in [*range(1, 3000), 2**16]:
+            assert dims * largest_code(dims, kind) ** 2 < LARGEST
+            assert largest_code(dims, kind) >= 127
 
 
 @settings(max_examples=200, deadline=None)

@@ -90,7 +90,16 @@ def _report(found: list[list[dict[str, float]]], batch: int, given: list[str]) -
     limit = sum(rows[0]["events_per_second"] for rows in alone)
     print(f"  2 alone {limit:>9,.0f} events/s, {limit / first:.2f} times one: the limit of two")
     record = {"benchmark": "rank_scaling", "machine": describe_machine(), "given": given}
-    print(json.dumps({**record, "batch_events": batch, "ranks": together, "alone": [rows[0] for rows in alone]}))
+    print(
+        json.dumps(
+            {
+                **record,
+                "batch_events": batch,
+                "ranks": together,
+                "alone": [rows[0] for rows in alone],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

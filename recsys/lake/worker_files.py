@@ -23,6 +23,8 @@ from recsys.s3 import open_s3
 
 FILES_DDL = "file string, bytes bigint, rows bigint, stats string"
 """A row a file: its name in the folder, its size, its rows, what Delta's log says of its values."""
+_LARGEST_DICTIONARY = 1 << 30
+"""Bytes. Above a limit Arrow would write words after all; who gives a dictionary wants numbers."""
 SCHEMES = ("file", "s3a", "s3")
 """File systems that Arrow writes to without more to be installed."""
 
@@ -35,7 +37,8 @@ class FileFolder:
         url: of the folder: ``file:/…`` (as each executor sees it) or ``s3a://bucket/…``.
         store: endpoint and region of the S3 store, where they are not Amazon's.
         compression: Parquet's name of a codec.
-        dictionaries: leaf columns of few values, which are numbered.
+        dictionaries: leaf columns of few values, which Arrow finds and numbers; what comes as a
+            dictionary is written as one besides.
         filtered_by: text columns whose smallest and largest value the log is told.
     """
 
@@ -63,9 +66,11 @@ class FileFolder:
                         system.create_dir(folder, recursive=True)
                     writer = pq.ParquetWriter(
                         path, batch.schema, filesystem=system, compression=self.compression,
-                        use_dictionary=list(self.dictionaries),
+                        use_dictionary=[*self.dictionaries, *_find_numbered(batch.schema)],
+                        dictionary_pagesize_limit=_LARGEST_DICTIONARY,
                         # Nobody looks for an item by a file's smallest and largest one.
                         write_statistics=list(self.filtered_by),
+                        store_schema=False,  # else Arrow's readers are given numbered words
                     )  # fmt: skip
                 writer.write_batch(batch)
                 ranges.add(batch)
@@ -79,6 +84,24 @@ class FileFolder:
         size = system.get_file_info(path).size
         file = {"file": name, "bytes": size, "rows": ranges.rows, "stats": ranges.to_json()}
         yield pa.RecordBatch.from_pylist([file])
+
+
+def _find_numbered(schema: pa.Schema) -> list[str]:
+    """Leaf columns that are dictionaries, by Parquet's names of them."""
+    found = []
+
+    def look(name: str, kind: pa.DataType) -> None:
+        if pa.types.is_dictionary(kind):
+            found.append(name)
+        elif pa.types.is_list(kind):
+            look(f"{name}.list.element", kind.value_type)
+        elif pa.types.is_struct(kind):
+            for part in kind:
+                look(f"{name}.{part.name}", part.type)
+
+    for column in schema:
+        look(column.name, column.type)
+    return found
 
 
 class _Ranges:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,11 +28,11 @@ _LIST_DDL = (
     f"{schemas.USER_ID} {_TYPES[schemas.USER_ID]}, "
     f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
 )
-_NUMBERED = (
-    schemas.MODEL_VERSION,
-    *(f"{schemas.RECOMMENDATIONS}.list.element.{name}" for name in (schemas.RANK, schemas.REASON)),
-)
-"""Columns of few values; Spark's own files have no others in a dictionary (lake/session.py)."""
+_COMPARED = (f"{schemas.RECOMMENDATIONS}.list.element.{schemas.RANK}",)
+"""Columns of few values that Arrow has to find; Spark's own files have no others in a dictionary
+(lake/session.py)."""
+_PLACES_AN_ITEM = 4
+"""From so many places of lists an item on, a dictionary of all items is less than what it saves."""
 # By whether an item is the model's (0, 1), then of pins.
 _REASONS = pa.array([schemas.POPULAR_REASON, schemas.MODEL_REASON, schemas.PINNED_REASON])
 
@@ -54,7 +54,7 @@ def files_of_lists(url: str, store: Mapping[str, str]) -> FileFolder:
     """
     table = schemas.GOLD_TOP_N
     assert table.compression is not None
-    return FileFolder(url, store, table.compression, _NUMBERED, table.filtered_by)
+    return FileFolder(url, store, table.compression, _COMPARED, table.filtered_by)
 
 
 def write_in_workers(
@@ -95,6 +95,13 @@ class Scorer:
         return (*self.events, schemas.SEEN_ITEMS, *self.groups)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users, lists, item_ids in self.rank(batches):
+            yield pa.RecordBatch.from_arrays(
+                [users, to_arrow(lists, item_ids)], [schemas.USER_ID, schemas.RECOMMENDATIONS]
+            )
+
+    def rank(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Array, Lists, pa.Array]]:
+        """Users (their ids), their lists, and the ids of items."""
         pack = _load(SparkFiles.get(self.pack), find_device(self.device))
         for batch in batches:
             given = read_users(batch, self.events)
@@ -102,10 +109,7 @@ class Scorer:
                 pack.model, given.histories, given.seen, pack.popularity, self.n, pack.ranker,
                 pack.index, pack.rules, given.groups, pack.clusters,
             )  # fmt: skip
-            column = to_arrow(lists, pack.item_ids)
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(schemas.USER_ID), column], [schemas.USER_ID, schemas.RECOMMENDATIONS]
-            )
+            yield batch.column(schemas.USER_ID), lists, pack.item_ids
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,23 @@ class FileScorer:
     model_version: str
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return self.folder.write(map(self._add_version, self.scorer(batches)))
+        return self.folder.write(self._make(batches))
 
-    def _add_version(self, lists: pa.RecordBatch) -> pa.RecordBatch:
-        version = pa.repeat(pa.scalar(self.model_version), lists.num_rows)
-        return pa.RecordBatch.from_arrays(
-            [*lists.columns, version], [*lists.schema.names, schemas.MODEL_VERSION]
-        )
+    def _make(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Rows of gold/top_n, words as numbers where that is less; the same in all batches."""
+        numbered: set[str] | None = None
+        for users, lists, item_ids in self.scorer.rank(batches):
+            if numbered is None:
+                many = lists.items.size >= _PLACES_AN_ITEM * len(item_ids)
+                numbered = {schemas.REASON, schemas.ITEM_ID} if many else {schemas.REASON}
+            column = to_arrow(lists, item_ids, numbered)
+            version = pa.DictionaryArray.from_arrays(
+                pa.repeat(pa.scalar(0, pa.int8()), len(users)), [self.model_version]
+            )
+            yield pa.RecordBatch.from_arrays(
+                [users, column, version],
+                [schemas.USER_ID, schemas.RECOMMENDATIONS, schemas.MODEL_VERSION],
+            )
 
 
 @functools.lru_cache(maxsize=1)
@@ -161,8 +175,15 @@ def _rows(column: pa.Array) -> RowsOf:
     return RowsOf(offsets, column.flatten().to_numpy(zero_copy_only=False))
 
 
-def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
-    """Lists as array<struct<rank, item_id, score, reason>>, without the places that are empty."""
+def to_arrow(lists: Lists, item_ids: pa.Array, numbered: Collection[str] = ()) -> pa.ListArray:
+    """Lists as array<struct<rank, item_id, score, reason>>, without the places that are empty.
+
+    Args:
+        lists: of users.
+        item_ids: string [items + 1].
+        numbered: which of item_id and reason are dictionaries: a file then has numbers for words
+            that nobody had to compare.
+    """
     real = lists.items > 0
     lengths, whole = real.sum(axis=1), bool(real.all())
 
@@ -170,15 +191,20 @@ def to_arrow(lists: Lists, item_ids: pa.Array) -> pa.ListArray:
         return values.ravel() if whole else values[real]
 
     ranks = np.broadcast_to(np.arange(1, lists.items.shape[1] + 1, dtype=np.int32), real.shape)
-    reason = lists.from_model.astype(np.int8)
+
+    def say(name: str, words: pa.Array, numbers: npt.NDArray[Any]) -> pa.Array:
+        at = pa.array(numbers, pa.int32())
+        return pa.DictionaryArray.from_arrays(at, words) if name in numbered else words.take(at)
+
+    reason = lists.from_model.astype(np.int32)
     if lists.pinned is not None:
         reason[lists.pinned] = 2
     entries = pa.StructArray.from_arrays(
         [
             pa.array(pick(ranks)),
-            item_ids.take(pa.array(pick(lists.items))),
+            say(schemas.ITEM_ID, item_ids, pick(lists.items).astype(np.int32)),
             pa.array(pick(lists.scores), pa.float32()),
-            _REASONS.take(pa.array(pick(reason))),
+            say(schemas.REASON, _REASONS, pick(reason)),
         ],
         [schemas.RANK, schemas.ITEM_ID, schemas.SCORE, schemas.REASON],
     )

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlparse
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -76,6 +77,13 @@ def test_workers_write_the_rows_that_spark_writes(scored: Scored) -> None:
     assert all(re.fullmatch(r"part-[0-9a-f]{32}\.zstd\.parquet", name) for name in names[0])
     assert all(name.endswith(".c000.zstd.parquet") for name in names[1])
     assert all(names)
+    # Lists with many places an item have numbers for item ids.
+    for path in old.inputFiles():
+        row_group = pq.ParquetFile(path.removeprefix("file://")).metadata.row_group(0)
+        columns = (row_group.column(at) for at in range(row_group.num_columns))
+        (ids,) = (column for column in columns if column.path_in_schema.endswith(".item_id"))
+        many = row_group.num_rows * N >= 4 * (ITEMS + 1)
+        assert ("RLE_DICTIONARY" in ids.encodings) == many
 
 
 def test_silent_users_and_users_of_new_items_get_the_popular_fallback(scored: Scored) -> None:

@@ -14,7 +14,7 @@ from recsys.score.method import count_cores, sample_queries
 from recsys.score.pack import open_pack
 from recsys.score.ranker import count_first
 from recsys.score.rules import NightRules
-from recsys.score.users import Versions
+from recsys.score.users import Versions, add_histories
 
 _NO_VECTORS = "there are no item vectors that could be compared"
 
@@ -71,6 +71,7 @@ def explain_lists(
     """
     layout = lay_out(lake, bundle, versions, run_date, rules)
     users = describe(lake, bundle, versions, run_date, layout.events, rules)
+    users = add_histories(lake, users, versions, layout.events)
     score, count = lake.settings.score, users.count()
     found = None
     pack = open_pack(layout.pack) if layout.has_vectors else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -31,7 +31,7 @@ from recsys.score.method import EXACT, NO_VECTORS, Search, choose_search, count_
 from recsys.score.pack import add_clusters, open_pack
 from recsys.score.progress import progress
 from recsys.score.rules import NightRules
-from recsys.score.users import Versions
+from recsys.score.users import Versions, add_histories, joined_in
 from recsys.score.workers import Scorer, files_of_lists, rank_in_workers, write_in_workers
 
 
@@ -82,7 +82,8 @@ def score_users(
     layout = lay_out(lake, bundle, versions, run_date, rules)
     say(f"  {layout.memory}")
     users = describe(lake, bundle, versions, run_date, layout.events, rules)
-    search = _choose(lake, layout, users, say)
+    histories = add_histories(lake, users, versions, layout.events)
+    search = _choose(lake, layout, histories, say)
     lake.spark.sparkContext.addFile(str(layout.pack))
     model = f"{lake.settings.tracking.model_name} {model_version}"
     model += "" if rules is None else f" {rules.basis}"
@@ -96,8 +97,9 @@ def score_users(
         say(f"  every user is scored: {reason}")
         return Scored(_write(night, users), basis, run_date, 0, search)
     before = describe(lake, bundle, earlier.versions, earlier.run_date, layout.events, rules)
+    before = add_histories(lake, before, earlier.versions, layout.events)
     columns = (schemas.USER_ID, *layout.events, schemas.SEEN_ITEMS, *layout.groups)
-    unchanged = find_unchanged(users.select(*columns), before.select(*columns))
+    unchanged = find_unchanged(histories.select(*columns), before.select(*columns))
     carried = carry_lists(lake, earlier, unchanged, lake.settings.score.n).persist()
     try:
         count = carried.count()
@@ -149,6 +151,7 @@ def _write(
     """Rank users and replace the night's lists, in as many commits as the settings say.
 
     Args:
+        users: from ``describe``.
         carried: lists that are ready; they go with the first part.
         source: where they are from.
     """
@@ -161,19 +164,22 @@ def _write(
     url = None if score.writer == "spark" else find_folder(lake, schemas.GOLD_TOP_N, partition)
 
     def make_part(number: int) -> DataFrame | NewFiles:
-        own = (
-            users.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
-            .repartition(tasks, schemas.USER_IDX)
-            .sortWithinPartitions(*layout.groups, schemas.BUCKET, schemas.USER_IDX)
-        )
+        def place(rows: DataFrame) -> DataFrame:
+            part = rows.where(F.pmod(F.xxhash64(schemas.USER_IDX), F.lit(commits)) == number)
+            return part.repartition(tasks, schemas.USER_IDX)
+
+        own = add_histories(lake, users, night.versions, layout.events, place)
+        own = own.sortWithinPartitions(*layout.groups, schemas.BUCKET, schemas.USER_IDX)
         ready = carried if number == 0 else None
         if url is not None:
             return NewFiles(_write_files(night, own, ready, url), partition)
         return _make_rows(night, own, ready)
 
-    def tell(number: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def around(number: int) -> Iterator[None]:
         what = "lists" if commits == 1 else f"lists, part {number + 1} of {commits}"
-        return progress(lake.spark.sparkContext, what, night.say)
+        with joined_in(lake.spark, tasks), progress(lake.spark.sparkContext, what, night.say):
+            yield
 
     key = "\n".join(map(str, (night.basis, night.versions, layout.tasks, commits, source)))
     with explain_lack_of_gpu():
@@ -183,7 +189,7 @@ def _write(
             [partial(make_part, number) for number in range(commits)],
             f"{schemas.RUN_DATE} = '{night.run_date}'",
             hashlib.sha256(key.encode()).hexdigest(),
-            tell,
+            around,
         )
 
 

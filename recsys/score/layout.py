@@ -25,7 +25,7 @@ from recsys.score.method import check_method, has_vectors
 from recsys.score.pack import write_pack
 from recsys.score.ranker import check_vectors
 from recsys.score.rules import NightRules
-from recsys.score.users import Versions, all_users, history_columns
+from recsys.score.users import Versions, history_columns, known_users
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def describe(
     events: Sequence[str],
     rules: NightRules | None,
 ) -> DataFrame:
-    """All users of a night, with what the model and tonight's rules look at."""
-    users = all_users(lake, versions, run_date, events)
+    """All users of a night, with what the model and tonight's rules look at beside histories."""
+    users = known_users(lake, versions, run_date)
     if rules is not None:
         users = rules.add_groups(lake, users, versions.users, versions.user_attributes)
     if schemas.USER_ATTRIBUTES not in events:

@@ -12,6 +12,8 @@ from urllib.parse import urlparse
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.bundle import BundleInfo, save_bundle
@@ -21,6 +23,7 @@ from recsys.lake.popularity import hash_items
 from recsys.lake.tables import Lake
 from recsys.score.checks import check_lists
 from recsys.score.job import score_users
+from recsys.score.users import add_histories, joined_in, known_users
 from tests.ranked_users import (
     COMPLETE,
     FAN,
@@ -84,6 +87,36 @@ def test_workers_write_the_rows_that_spark_writes(scored: Scored) -> None:
         (ids,) = (column for column in columns if column.path_in_schema.endswith(".item_id"))
         many = row_group.num_rows * N >= 4 * (ITEMS + 1)
         assert ("RLE_DICTIONARY" in ids.encodings) == many
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 7])
+def test_histories_are_moved_once_into_as_many_tasks_as_asked_for(
+    scored: Scored, tasks: int
+) -> None:
+    """Users of a task follow from their index, whatever Spark's own number of partitions."""
+    lake, spark = scored.lake, scored.lake.spark
+    own = spark.conf.get("spark.sql.shuffle.partitions")
+    assert own != str(tasks)
+
+    def place(rows: DataFrame) -> DataFrame:
+        return rows.repartition(tasks, schemas.USER_IDX)
+
+    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)  # as of many users
+    try:
+        with joined_in(spark, tasks):
+            users = known_users(lake, scored.versions, NIGHT)
+            found = add_histories(lake, users, scored.versions, place=place)
+            plan = found._jdf.queryExecution().executedPlan().toString()
+            moved = re.findall(r"Exchange (?:hashpartitioning\(user_idx|SinglePartition)", plan)
+            rows = found.select(schemas.USER_IDX, F.spark_partition_id()).collect()
+    finally:
+        spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
+    assert len(moved) == 2  # of users and of histories
+    assert spark.conf.get("spark.sql.shuffle.partitions") == own
+    wanted = users.select(
+        schemas.USER_IDX, F.pmod(F.hash(schemas.USER_IDX), F.lit(tasks))
+    ).collect()
+    assert sorted(rows) == sorted(wanted)
 
 
 def test_silent_users_and_users_of_new_items_get_the_popular_fallback(scored: Scored) -> None:

@@ -4,10 +4,10 @@ The lists are those of a full sort of the scores that ``exact_scores`` defines, 
 of equal ones the lower item_idx, to the bit: they depend neither on batches and blocks nor on the
 processor. What follows only decides which scores are worth making.
 
-**Rough scores.** On a CPU users and items are rounded to int16 codes: an item's vector v less the
-centre c of all items and rotated, w = (v - c) R, is close to ``scale`` times its code; a user's u R
-likewise. Integer products are exact, so for a user and an item, with x' for what the code of x
-stands for,
+**Rough scores.** On a CPU users and items are rounded to codes of one or two bytes: an item's
+vector v less the centre c of all items and rotated, w = (v - c) R, is close to ``scale`` times its
+code; a user's u R likewise. Integer products are exact, so for a user and an item, with x' for what
+the code of x stands for,
 
     u.v = u.c + (uR).w    and    |(uR).w - (uR)'.w'| <= |uR - (uR)'| |w| + |(uR)'| |w - w'|
 

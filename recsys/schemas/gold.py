@@ -200,6 +200,6 @@ GOLD_TOP_N = Table(
     filtered_by=(USER_ID,),
     retention_days=30,
     zorder_by=(USER_ID,),
-    # Its item ids are written as they are (lake/session.py), which zstd makes as small as numbers.
+    # Where item ids are text (lake/session.py), zstd makes them nearly as small as numbers.
     compression="zstd",
 )

@@ -190,5 +190,8 @@ def _rank_compiled(
 
 
 def _capacity(n: int) -> int:
-    """Candidates that there is space for: few, to be near, and enough to make room seldom."""
-    return max(_LEAST_CAPACITY, 4 * n)
+    """Candidates that there is space for: few, to be near, and enough to make room seldom.
+
+    With many dims several times n items lie within the bounds of codes that are bytes.
+    """
+    return max(_LEAST_CAPACITY, 4 * n + min(4 * n, _LEAST_CAPACITY))

@@ -35,7 +35,7 @@ def describe_memory(
         gpu: lists are made on one.
     """
     dims = int(getattr(config, "dims", 0))
-    # float32 in the model and, on CPUs, again by rows of the index, and two bytes of codes.
+    # float32 in the model and, on CPUs, again by rows of the index, and at most two bytes of codes.
     shared = catalogue * ((4 if gpu else 10) * dims + _ITEM_BYTES) + rules
     shared += clusters_bytes(catalogue, dims) if clusters else 0
     batch = _USERS_A_BATCH * (n * _ENTRY_BYTES + config.max_length * _EVENT_BYTES)

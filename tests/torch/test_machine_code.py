@@ -23,7 +23,9 @@ users = copied.{users}(np.ones((1, 2)), one, zero, one, zero, zero)
 blocks = copied.Blocks(one, one, zero, 0.0)
 products = np.arange(room, dtype=np.int32)[None]
 buffer = copied.Buffer(np.zeros(1, np.int64), zero, np.zeros((1, room), np.int32), products)
-scratch = copied.Scratch(*np.empty((2, room)), *np.empty((2, copied.BINS), np.int64))
+scratch = copied.Scratch(
+    *np.empty((2, room)), np.empty(room, np.int32), *np.empty((2, copied.BINS), np.int64)
+)
 left = copied._drop_beaten(users, blocks, 0, 1, buffer, scratch, 3)
 print(left, products[0, 0], sum(copied._drop_beaten.stats.cache_hits.values()))
 """

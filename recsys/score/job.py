@@ -82,8 +82,7 @@ def score_users(
     layout = lay_out(lake, bundle, versions, run_date, rules)
     say(f"  {layout.memory}")
     users = describe(lake, bundle, versions, run_date, layout.events, rules)
-    histories = add_histories(lake, users, versions, layout.events)
-    search = _choose(lake, layout, histories, say)
+    search = _choose(lake, layout, users, versions, say)
     lake.spark.sparkContext.addFile(str(layout.pack))
     model = f"{lake.settings.tracking.model_name} {model_version}"
     model += "" if rules is None else f" {rules.basis}"
@@ -98,6 +97,7 @@ def score_users(
         return Scored(_write(night, users), basis, run_date, 0, search)
     before = describe(lake, bundle, earlier.versions, earlier.run_date, layout.events, rules)
     before = add_histories(lake, before, earlier.versions, layout.events)
+    histories = add_histories(lake, users, versions, layout.events)
     columns = (schemas.USER_ID, *layout.events, schemas.SEEN_ITEMS, *layout.groups)
     unchanged = find_unchanged(histories.select(*columns), before.select(*columns))
     carried = carry_lists(lake, earlier, unchanged, lake.settings.score.n).persist()
@@ -129,14 +129,17 @@ class _Night:
     say: Callable[[str], None]
 
 
-def _choose(lake: Lake, layout: Layout, users: DataFrame, say: Callable[[str], None]) -> Search:
+def _choose(
+    lake: Lake, layout: Layout, users: DataFrame, versions: Versions, say: Callable[[str], None]
+) -> Search:
     """How users are ranked; clusters are put into the pack."""
     score = lake.settings.score
     if score.method == "exact":
         return EXACT
     if layout.has_vectors:
         pack = open_pack(layout.pack)
-        search = choose_search(score, pack, users, layout.events, count_cores(lake))
+        histories = add_histories(lake, users, versions, layout.events)
+        search = choose_search(score, pack, histories, layout.events, count_cores(lake))
     else:
         search = NO_VECTORS
     if search.clusters is not None:

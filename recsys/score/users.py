@@ -61,6 +61,10 @@ def add_histories(
         events: columns of histories beside ``seen_items`` and the bucket.
         place: chooses and deals out rows by ``user_idx``, of users and of histories alike; inside
             ``joined_in`` as many partitions the join moves none a second time.
+
+    Returns:
+        The columns of ``users``, the bucket (0 without a sequence), events and ``seen_items``
+        (arrays, empty then).
     """
     names = [name for name in (*events, schemas.SEEN_ITEMS) if name not in _OF_USERS]
     histories = lake.read(schemas.GOLD_SEQUENCES, versions.sequences)

@@ -29,8 +29,7 @@ _LIST_DDL = (
     f"{schemas.RECOMMENDATIONS} {_TYPES[schemas.RECOMMENDATIONS]}"
 )
 _COMPARED = (f"{schemas.RECOMMENDATIONS}.list.element.{schemas.RANK}",)
-"""Columns of few values that Arrow has to find; Spark's own files have no others in a dictionary
-(lake/session.py)."""
+"""Columns of few values that Arrow has to find; other such columns come to it as dictionaries."""
 _PLACES_AN_ITEM = 4
 """From so many places of lists an item on, a dictionary of all items is less than what it saves."""
 # By whether an item is the model's (0, 1), then of pins.
@@ -101,7 +100,7 @@ class Scorer:
             )
 
     def rank(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Array, Lists, pa.Array]]:
-        """Users (their ids), their lists, and the ids of items."""
+        """Of each batch ``user_id``, string [users]; their lists; item ids, string [items + 1]."""
         pack = _load(SparkFiles.get(self.pack), find_device(self.device))
         for batch in batches:
             given = read_users(batch, self.events)

@@ -87,12 +87,14 @@ class _FullSoftmax(torch.autograd.Function):
         if wants_gradient:
             ctx.gradients = torch.empty_like(hidden), torch.zeros_like(item_vectors)
         total = hidden.new_zeros((), dtype=torch.float32)
+        room = items.new_empty(min(len(states), positions_at_once), len(items))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(states), positions_at_once):
                 part = slice(start, start + positions_at_once)
                 wanted = targets[part, None]
-                logits = exclude(states[part] @ items.T, wanted, excluded, part)
-                losses, shares, worth = _measure(logits, wanted)
+                logits = torch.mm(states[part], items.T, out=room[: len(wanted)])
+                exclude(logits, wanted, excluded, part)
+                losses, shares, worth = _measure(logits, wanted, states[part], items)
                 if weights is not None:
                     losses, worth = losses * weights[part, None], worth * weights[part, None]
                 total += losses.sum()
@@ -158,29 +160,49 @@ def fill(logits: Tensor, columns: Tensor) -> None:
     logits.view(-1).index_fill_(0, (first + columns).view(-1), -torch.inf)
 
 
-def _measure(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(
+    logits: Tensor, wanted: Tensor, states: Tensor, items: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, and the softmax as a product of two factors.
 
-    Passes over the logits are what costs, so they are few, in place, and in the products' type,
-    and none is spent on dividing by the sums. (float16 can not hold those of a large catalogue.)
+    Passes over the logits are what costs, so they are few, and in the products' type.
 
     Args:
         logits: [positions, columns], overwritten.
         wanted: column of each target, int64 [positions, 1].
+        states, items: [positions, dims] and [columns, dims], whose product the logits are.
 
     Returns:
         losses float32 [positions, 1]; shares [positions, columns] and worth float32
         [positions, 1], whose product is the softmax.
     """
-    if logits.dtype == torch.float16:
+    if logits.dtype == torch.float16:  # which can not hold the sums of a large catalogue
         logs = torch.log_softmax(logits, dim=1, dtype=torch.float32)
         return -logs.gather(1, wanted), logs.exp().to(logits.dtype), torch.ones_like(logs[:, :1])
+    if logits.device.type == "cpu":
+        return _measure_on_cpu(logits, wanted, states, items)
     own = logits.gather(1, wanted).float()
     highest = logits.amax(dim=1, keepdim=True)
     shares = logits.sub_(highest).exp_()
     # torch adds up in float32 and rounds the result; asked for float32, it would copy the matrix.
     sums = shares.sum(dim=1, keepdim=True).float()
     return sums.log() + highest.float() - own, shares, sums.reciprocal()
+
+
+def _measure_on_cpu(
+    logits: Tensor, wanted: Tensor, states: Tensor, items: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By torch's softmax, whose passes over a row find it in the core's own cache."""
+    own = logits.gather(1, wanted).float()
+    # In place: it reads a row before it writes it, and a second matrix would leave the cache.
+    shares = torch.softmax(logits, dim=1, out=logits)
+    losses = -shares.gather(1, wanted).float().log()
+    missed = losses[:, 0].isinf()
+    if missed.any():  # a share too small for the type: by the largest one instead
+        largest, columns = shares[missed].float().max(dim=1, keepdim=True)
+        highest = (states[missed].float() * items[columns[:, 0]].float()).sum(dim=1, keepdim=True)
+        losses[missed] = highest - largest.log() - own[missed]
+    return losses, shares, torch.ones_like(losses)
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:

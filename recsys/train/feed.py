@@ -186,7 +186,7 @@ class RowGroupFeed:
         buffer = ShuffleBuffer(
             options.shuffle_rows,
             options.batch_size,
-            choose_bucket=generator(options.seed, epoch, "bucket"),
+            buckets=plan.buckets,
             choose_rows=generator(options.seed, epoch, "rows", stream),
             batch_events=options.batch_events,
             channels=options.channels.size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,31 @@ from recsys.schemas import DataFile
 class EpochPlan:
     """One rank's part of an epoch.
 
+    A step is as slow as its slowest rank: so ranks take batches of the same bucket together, and
+    at the end of the epoch, where they have different ones left, the largest first.
+
     Attributes:
         files: row groups of this rank in reading order.
-        batches: batches with rows in them; the rest of ``steps`` are empty.
-        steps: steps of every rank.
+        common: buckets of the full batches that every rank has, in the order in which all take
+            them.
+        own: buckets of the batches that this rank takes after these.
+        steps: steps of every rank; those without a batch are empty.
     """
 
     files: tuple[DataFile, ...]
-    batches: int
+    common: tuple[int, ...]
+    own: tuple[int, ...]
     steps: int
+
+    @property
+    def batches(self) -> int:
+        """Batches with rows in them."""
+        return len(self.common) + len(self.own)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The bucket of each batch."""
+        return self.common + self.own
 
 
 @dataclass(frozen=True)
@@ -106,9 +122,13 @@ def plan_epoch(
         )
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)
-    counts = [count_batches(part, batch_size, batch_events) for part in dealt]
-    steps = max(counts)
-    return [EpochPlan(tuple(part), count, steps) for part, count in zip(dealt, counts, strict=True)]
+    sizes = {file.bucket: rows_of_batch(file.bucket, batch_size, batch_events) for file in files}
+    common, own = _order([_count_rows(part) for part in dealt], sizes)
+    shuffled = tuple(generator(seed, epoch, "bucket").permutation(common).tolist())
+    steps = len(shuffled) + max(map(len, own))
+    return [
+        EpochPlan(tuple(part), shuffled, rest, steps) for part, rest in zip(dealt, own, strict=True)
+    ]
 
 
 def rows_of_batch(bucket: int, batch_size: int, batch_events: int | None) -> int:
@@ -126,13 +146,44 @@ def count_batches(
     files: Sequence[DataFile], batch_size: int, batch_events: int | None = None
 ) -> int:
     """Batches of one rank: each holds rows of one bucket, only a bucket's last may be partial."""
+    return sum(
+        -(-count // rows_of_batch(bucket, batch_size, batch_events))
+        for bucket, count in _count_rows(files).items()
+    )
+
+
+def _count_rows(files: Sequence[DataFile]) -> dict[int, int]:
     rows: dict[int, int] = defaultdict(int)
     for file in files:
         rows[file.bucket] += file.rows
-    return sum(
-        -(-count // rows_of_batch(bucket, batch_size, batch_events))
-        for bucket, count in rows.items()
-    )
+    return rows
+
+
+def _order(
+    rows: Sequence[Mapping[int, int]], sizes: Mapping[int, int]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Buckets of the full batches that all ranks have; of each rank's others, the largest first.
+
+    Args:
+        rows: of each rank, by bucket.
+        sizes: rows of a full batch, by bucket.
+    """
+    full = {
+        bucket: min(own.get(bucket, 0) // size for own in rows) for bucket, size in sizes.items()
+    }
+    common = [bucket for bucket in sorted(full) for _ in range(full[bucket])]
+    others = [
+        sorted(
+            (
+                (min(sizes[bucket], count - start) * bucket, bucket)
+                for bucket, count in own.items()
+                for start in range(full[bucket] * sizes[bucket], count, sizes[bucket])
+            ),
+            reverse=True,
+        )
+        for own in rows
+    ]
+    return common, [tuple(bucket for _, bucket in batches) for batches in others]
 
 
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -11,7 +13,7 @@ from recsys.train.rows import Rows
 
 
 class ShuffleBuffer:
-    """Rows of several padded lengths; gives batches of one length each, at random.
+    """Rows of several padded lengths; gives batches of one length each, rows at random.
 
     While row groups still come, only full batches leave; at the end the rest does. So the number
     of batches is the sum over lengths of ceil(rows / batch_size), whatever the order.
@@ -19,8 +21,8 @@ class ShuffleBuffer:
     Args:
         capacity: rows held before batches leave.
         batch_size, batch_events: see ``plan.rows_of_batch``.
-        choose_bucket: decides the lengths. Give all ranks the same one: their buffers hold much
-            the same, so they take batches of the same length together.
+        buckets: the length of each batch, in the order wanted. While there are not enough rows of
+            one, its turn is put off.
         choose_rows: decides the rows.
         channels: what rows hold of each event; their width is this times their length.
     """
@@ -29,14 +31,17 @@ class ShuffleBuffer:
         self,
         capacity: int,
         batch_size: int,
-        choose_bucket: np.random.Generator,
+        buckets: Iterable[int],
         choose_rows: np.random.Generator,
         batch_events: int | None = None,
         channels: int = 1,
     ) -> None:
         self._capacity, self._channels = capacity, channels
         self._batch_size, self._batch_events = batch_size, batch_events
-        self._choose_bucket, self._choose_rows = choose_bucket, choose_rows
+        self._choose_rows = choose_rows
+        self._turns: dict[int, deque[int]] = {}
+        for turn, bucket in enumerate(buckets):
+            self._turns.setdefault(bucket * channels, deque()).append(turn)
         self._pools: dict[int, _Pool] = {}
 
     def batches(self, row_groups: Iterable[Rows]) -> Iterator[Rows]:
@@ -44,11 +49,11 @@ class ShuffleBuffer:
         for rows in row_groups:
             self._pool(rows.shape[1]).add(rows)
             while self._total() >= self._capacity:
-                full = {b: p for b, p in self._pools.items() if p.count >= p.batch_rows}
+                full = [width for width, p in self._pools.items() if p.count >= p.batch_rows]
                 if not full:
                     break
                 yield self._take(full)
-        while left := {b: p for b, p in self._pools.items() if p.count}:
+        while left := [width for width, pool in self._pools.items() if pool.count]:
             yield self._take(left)
 
     def _pool(self, width: int) -> _Pool:
@@ -61,11 +66,16 @@ class ShuffleBuffer:
     def _total(self) -> int:
         return sum(pool.count for pool in self._pools.values())
 
-    def _take(self, pools: dict[int, _Pool]) -> Rows:
-        buckets = sorted(pools)
-        shares = np.cumsum([pools[bucket].count for bucket in buckets])
-        at = np.searchsorted(shares, self._choose_bucket.random() * shares[-1], side="right")
-        return pools[buckets[int(at)]].take(self._choose_rows)
+    def _take(self, widths: Iterable[int]) -> Rows:
+        """A batch of the one of these widths whose turn is first."""
+        width = min(widths, key=self._next_turn)
+        if turns := self._turns.get(width):
+            turns.popleft()
+        return self._pools[width].take(self._choose_rows)
+
+    def _next_turn(self, width: int) -> float:
+        turns = self._turns.get(width)
+        return turns[0] if turns else math.inf
 
 
 class _Pool:

@@ -48,6 +48,15 @@ def test_large_logits_stay_finite() -> None:
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, vectors)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_target_without_any_share_has_its_loss(dtype: torch.dtype) -> None:
+    """Its softmax is below what the type holds: exp(-200)."""
+    hidden, vectors = torch.ones(2, 1), torch.tensor([[0.0], [200.0], [0.0]])
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        loss = full_softmax_loss(hidden, vectors, torch.tensor([1, 2]))
+    assert loss.item() == pytest.approx(200.0)
+
+
 def test_under_autocast_products_are_bf16_and_the_sum_is_close() -> None:
     hidden, vectors, targets = example()
     exact = full_softmax_loss(hidden, vectors, targets)

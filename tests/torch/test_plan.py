@@ -35,6 +35,29 @@ def test_every_row_group_once_and_one_step_count(
     assert [plan.batches for plan in made] == [count_batches(p.files, batch) for p in made]
 
 
+@given(file_lists, st.integers(1, 4), st.integers(1, 64))
+def test_ranks_take_full_batches_of_the_same_bucket_together_and_what_is_left_largest_first(
+    files: list[DataFile], ranks: int, batch: int
+) -> None:
+    made = plans(files, min(ranks, len(files)), batch=batch)
+    for plan in made:
+        left: dict[int, int] = {}
+        for file in plan.files:
+            left[file.bucket] = left.get(file.bucket, 0) + file.rows
+        sizes = []
+        for bucket in plan.buckets:
+            sizes.append(min(batch, left[bucket]))
+            left[bucket] -= sizes[-1]
+        assert not any(left.values())
+        assert plan.buckets[: len(plan.common)] == made[0].common
+        assert all(size == batch for size in sizes[: len(plan.common)])
+        rest = [size * bucket for size, bucket in zip(sizes, plan.buckets, strict=True)]
+        assert rest[len(plan.common) :] == sorted(rest[len(plan.common) :], reverse=True)
+    totals = [{b: sum(f.rows for f in p.files if f.bucket == b) for b in (9, 17, 51)} for p in made]
+    shared = sum(min(total[bucket] // batch for total in totals) for bucket in (9, 17, 51))
+    assert len(made[0].common) == shared
+
+
 def test_batches_are_rounded_up_within_a_bucket() -> None:
     files = [DataFile("a", "train", 9, 10), DataFile("b", "train", 9, 7)]
     assert count_batches([*files, DataFile("c", "train", 17, 1)], 16) == 2 + 1

@@ -20,9 +20,18 @@ def number_rows(groups: list[tuple[int, int]]) -> list[np.ndarray]:
     return made
 
 
+def order(groups: list[np.ndarray], batch: int, seed: int = 0) -> list[int]:
+    """The length of each batch, in a random order."""
+    totals: dict[int, int] = {}
+    for rows in groups:
+        totals[rows.shape[1]] = totals.get(rows.shape[1], 0) + len(rows)
+    lengths = [length for length, count in totals.items() for _ in range(-(-count // batch))]
+    return [int(length) for length in np.random.default_rng(seed).permutation(lengths)]
+
+
 def shuffle(groups: list[np.ndarray], capacity: int, batch: int, seed: int = 0) -> list[np.ndarray]:
     buffer = ShuffleBuffer(
-        capacity, batch, np.random.default_rng(seed), np.random.default_rng(seed + 1)
+        capacity, batch, order(groups, batch, seed), np.random.default_rng(seed + 1)
     )
     return list(buffer.batches(iter(groups)))
 
@@ -53,7 +62,7 @@ def test_long_rows_come_fewer_at_a_time(channels: int) -> None:
     buffer = ShuffleBuffer(
         40,
         10,
-        np.random.default_rng(0),
+        [4] * 5 + [16] * 13 + [99] * 3,
         np.random.default_rng(1),
         batch_events=64,
         channels=channels,
@@ -79,9 +88,25 @@ def test_batches_leave_before_everything_is_read() -> None:
             read.append(1)
             yield group
 
-    buffer = ShuffleBuffer(20, 5, np.random.default_rng(0), np.random.default_rng(1))
+    buffer = ShuffleBuffer(20, 5, [3] * 12, np.random.default_rng(1))
     next(buffer.batches(groups()))
     assert len(read) == 2
+
+
+def test_batches_come_in_the_order_that_is_asked_for() -> None:
+    groups = number_rows([(3, 100), (5, 60), (8, 40)])
+    wanted = order(groups, 20)
+    buffer = ShuffleBuffer(200, 20, wanted, np.random.default_rng(1))
+    assert [part.shape[1] for part in buffer.batches(iter(groups))] == wanted
+
+
+def test_a_length_that_is_not_there_yet_waits_for_its_rows() -> None:
+    groups = number_rows([(3, 20), (3, 20), (5, 20)])
+    buffer = ShuffleBuffer(20, 10, [5, 3, 3, 5, 3, 3], np.random.default_rng(1))
+    lengths = [part.shape[1] for part in buffer.batches(iter(groups))]
+    assert lengths == [3, 3, 3, 5, 5, 3]  # both fives as soon as they can
+    buffer = ShuffleBuffer(61, 10, [5, 3, 3, 5, 3, 3], np.random.default_rng(1))
+    assert [part.shape[1] for part in buffer.batches(iter(groups))] == [5, 3, 3, 5, 3, 3]
 
 
 def test_same_seed_same_batches() -> None:

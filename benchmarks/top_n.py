@@ -187,6 +187,7 @@ def time_kernel(name: str, items: int, users: int) -> float:
 def time_job(name: str, items: int, users: int) -> float:
     """The job's scoring stage: users are cached, lists go into files."""
     import numpy as np
+    import pyarrow as pa
     from pyspark.sql import functions as F
 
     from recsys import schemas
@@ -207,7 +208,7 @@ def time_job(name: str, items: int, users: int) -> float:
             TransformerConfig(items, LENGTH, dims=DIMS, blocks=1, heads=1, dropout=0.0)
         )
         save_bundle(Path(folder) / "bundle", model, BundleInfo("2026-01-01", "b", items, LENGTH))
-        ids = [f"item{at}" for at in range(items + 1)]
+        ids = pa.array([f"item{at}" for at in range(items + 1)])
         write_pack(
             Path(folder) / "pack.tar", Path(folder) / "bundle", ids,
             np.ones(items + 1, dtype=np.float32),

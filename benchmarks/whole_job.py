@@ -42,6 +42,7 @@ from recsys.score.job import score_users
 from recsys.score.pack import write_pack
 from recsys.score.users import Versions
 from recsys.score.workers import Scorer, files_of_lists, write_in_workers
+from recsys.steps.lists import SCORE_USERS
 
 NIGHT = date(2026, 1, 1)
 SCORER = Scorer("pack.tar", N)
@@ -89,7 +90,7 @@ def open_lake(folder: Path) -> Lake:
     """With a session of two threads."""
     given = [f"lake.root={folder}/lake", "spark.master=local[2]", f"score.n={N}"]
     settings = load_settings(None, given)
-    return Lake(build_session(settings, "benchmark"), settings)
+    return Lake(build_session(settings, "benchmark", SCORE_USERS.python_daemon), settings)
 
 
 def make(folder: Path, users: int, items: int) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _run_alone(
     """Processor seconds of ``work`` on cached users."""
     lake = open_lake(folder)
     write_pack(
-        folder / "pack.tar", folder / "bundle", [f"item{at}" for at in range(items + 1)],
+        folder / "pack.tar", folder / "bundle", pa.array([f"item{at}" for at in range(items + 1)]),
         np.ones(items + 1, dtype=np.float32),
     )  # fmt: skip
     lake.spark.sparkContext.addFile(str(folder / "pack.tar"))

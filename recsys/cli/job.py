@@ -28,10 +28,16 @@ def main(step: Step, arguments: Sequence[str] | None = None) -> None:
         if not step.wanted(settings):
             print(f"{step.name}: the settings ask for nothing ({', '.join(step.sections)})")
             return
-        lake = Lake(build_session(settings, f"recsys {step.name} {options.date}"), settings)
+        lake = open_lake(settings, f"recsys {step.name} {options.date}", [step])
         run_steps(settings, log, lake, options.date, [step], options.force)
 
     sys.exit(run(body))
+
+
+def open_lake(settings: Settings, name: str, steps: Sequence[Step]) -> Lake:
+    """The lake in a Spark session that suits the steps."""
+    daemons = [step.python_daemon for step in steps if step.python_daemon]
+    return Lake(build_session(settings, name, daemons[0] if daemons else None), settings)
 
 
 def run_steps(

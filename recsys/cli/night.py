@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from recsys.cli.job import run_steps
+from recsys.cli.job import open_lake, run_steps
 from recsys.cli.options import parse_date, read_settings
 from recsys.cli.summary import print_summary
 from recsys.config import conf_dir
@@ -56,7 +56,7 @@ def demo(options: argparse.Namespace) -> None:
     options.input, options.format = options.data, "generated"
     options.conf = options.conf or str(conf_dir() / "demo.yaml")
     settings, _ = read_settings(options)
-    spark = build_session(settings, "recsys demo")
+    spark = open_lake(settings, "recsys demo", ALL_STEPS).spark
     generate_log(spark, settings.generate, options.data, _DEMO_END, progress=print)
     dates = _dates(_DEMO_END, _DEMO_NIGHTS)
     print_summary(_run(options, dates, ALL_STEPS), dates)
@@ -82,7 +82,7 @@ def _dates(last: date, nights: int) -> list[date]:
 
 def _run(options: argparse.Namespace, dates: Sequence[date], steps: Sequence[Step]) -> Lake:
     settings, log = read_settings(options)
-    lake = Lake(build_session(settings, f"recsys {options.name} {dates[-1]}"), settings)
+    lake = open_lake(settings, f"recsys {options.name} {dates[-1]}", steps)
     for run_date in dates:
         run_steps(settings, log, lake, run_date, steps, options.force)
     return lake

@@ -7,19 +7,21 @@ from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from recsys import schemas
 from recsys.lake.tables import Lake
 
 
-def read_item_ids(lake: Lake, version: int) -> list[str]:
-    """Item ids by index, [items + 1]; entry 0 is an empty string."""
+def read_item_ids(lake: Lake, version: int) -> pa.Array:
+    """Item ids by index, string [items + 1]; entry 0 is an empty string."""
     rows = lake.read(schemas.SILVER_ITEMS, version).select(schemas.ITEM_IDX, schemas.ITEM_ID)
-    ids = [""] * (1 + rows.count())
-    for index, item_id in rows.collect():
-        ids[index] = item_id
-    return ids
+    found = rows.toArrow()
+    places = np.empty(found.num_rows, dtype=np.int64)
+    places[found.column(schemas.ITEM_IDX).to_numpy() - 1] = np.arange(found.num_rows)
+    ids = found.column(schemas.ITEM_ID).combine_chunks().take(pa.array(places))
+    return pa.concat_arrays([pa.array([""], ids.type), ids])
 
 
 def hash_items(lake: Lake, version: int, num_items: int) -> str:
@@ -56,9 +58,9 @@ def read_popularity(lake: Lake, version: int, num_items: int, last: date, days: 
         .agg(
             F.sum(F.when(is_recent, users).otherwise(0)).alias("recent"), F.sum(users).alias("ever")
         )
-        .collect()
+        .toArrow()
     )
     ever, recent = (np.zeros(num_items + 1, dtype=np.float32) for _ in range(2))
-    for item, recent_users, all_users in rows:
-        recent[item], ever[item] = recent_users, all_users
+    items = rows.column(schemas.ITEM_IDX).to_numpy()
+    ever[items], recent[items] = (rows.column(name).to_numpy() for name in ("ever", "recent"))
     return Popularity(ever, recent + ever / (ever.max() + 1.0))

@@ -45,8 +45,12 @@ _ALWAYS = {
 }
 
 
-def build_session(settings: Settings, name: str) -> SparkSession:
+def build_session(settings: Settings, name: str, python_daemon: str | None = None) -> SparkSession:
     """Start (or join) the Spark session with Delta enabled.
+
+    Args:
+        python_daemon: module by which executors fork their Python workers, which they must be able
+            to import; None: Spark's own.
 
     Raises:
         LakeError: Java is missing, the master cannot be reached, or Delta's jars are missing.
@@ -71,6 +75,7 @@ def build_session(settings: Settings, name: str) -> SparkSession:
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} "
         f"{_share_classes()}{settings.spark.java_options}",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        **({"spark.python.daemon.module": python_daemon} if python_daemon else {}),
         **_s3(settings),
         **settings.spark.extra,
     }

@@ -59,7 +59,7 @@ class ScoringPack:
 def write_pack(
     path: Path,
     bundle: Path,
-    item_ids: list[str],
+    item_ids: pa.Array,
     popularity: npt.NDArray[np.float32],
     links: Neighbors | None = None,
     rules: ListRules | None = None,
@@ -67,12 +67,13 @@ def write_pack(
     """Write the model bundle and the catalogue into one tar file.
 
     Args:
+        item_ids, popularity: see ``ScoringPack``.
         links: of all items to hashes of their words, for models that know new items by them.
         rules: what the lists obey; an item that they show to nobody is no candidate.
     """
     with tempfile.TemporaryDirectory() as name, tarfile.open(path, "w") as tar:
         folder = Path(name)
-        table = pa.table({schemas.ITEM_ID: pa.array(item_ids, pa.string())})
+        table = pa.table({schemas.ITEM_ID: item_ids})
         file = str(folder / _ITEM_IDS)
         with pa.OSFile(file, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)

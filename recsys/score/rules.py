@@ -118,7 +118,7 @@ def read_rules(
     names = settings.columns
     if settings.rerank.freshness > 0:
         names = tuple(dict.fromkeys((*names, schemas.FIRST_SEEN)))
-    item_ids = read_item_ids(lake, versions.items)
+    item_ids = read_item_ids(lake, versions.items).to_pylist()
     facts = read_facts(lake, settings, names, versions.items, run_date)
     columns = _encode_columns(facts, names, len(item_ids))
     keys, values, named = list[str](), list[UserValues]([{}]), settings.user_attributes

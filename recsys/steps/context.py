@@ -128,6 +128,7 @@ class Step:
         inputs: anything else that its result depends on, as text.
         repeats: it finds out by itself what is done, so it runs whatever ops/runs says.
         wanted: whether the settings ask for it; a night leaves it out otherwise.
+        python_daemon: see ``build_session``.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Step:
     inputs: Callable[[Context], str] = lambda _: ""
     repeats: bool = False
     wanted: Callable[[Settings], bool] = lambda _: True
+    python_daemon: str | None = None
 
     @property
     def summary(self) -> str:

@@ -158,6 +158,7 @@ def require_no_red(context: Context) -> None:
 
 
 SCORE_USERS = Step(
-    "score_users", ("score", "evaluate", "gate"), "evaluate", _score_users, rules_state
-)
+    "score_users", ("score", "evaluate", "gate"), "evaluate", _score_users, rules_state,
+    python_daemon="recsys.score.daemon",
+)  # fmt: skip
 PUBLISH = Step("publish", (), "score_users", _publish)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -28,7 +29,7 @@ from recsys.score.ranker import index_items
 pytestmark = pytest.mark.torch
 
 ITEMS = 30
-IDS = ["", *(f"item {n}" for n in range(1, ITEMS + 3))]
+IDS = pa.array(["", *(f"item {n}" for n in range(1, ITEMS + 3))])
 POPULARITY = np.arange(ITEMS + 3, dtype=np.float32)
 
 
@@ -47,7 +48,7 @@ def make_transformer() -> SequenceTransformer:
 def test_a_pack_holds_what_was_written(tmp_path: Path) -> None:
     model = make_transformer()
     found = pack.load_pack(str(write(tmp_path, model)))
-    assert found.item_ids.to_pylist() == IDS
+    assert found.item_ids.equals(IDS)
     assert (found.popularity == POPULARITY).all()
     assert found.ranker is None
     given = {"items": torch.tensor([[1, 2, 3], [0, 0, 9]])}

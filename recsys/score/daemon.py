@@ -1,7 +1,7 @@
 """The daemon that forks Spark's Python workers, with what ranks users imported.
 
-Each worker would import torch by itself, two seconds of a core: from here all have it, and its
-memory, at once. Named by ``spark.python.daemon.module``; Spark's own one else.
+Each worker would import torch by itself, two seconds of a core: from here all have it at once.
+Named by ``spark.python.daemon.module``; Spark's own one else.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class CheckpointStore:
 
     Attributes:
         folder: local or shared; made at the first save.
-        identity: the job's fingerprint; a checkpoint of another identity is removed. The number of
+        identity: ``TrainingJob.identity``; a checkpoint of another one is removed. The number of
             ranks is not part of it: another one goes on (see ``plan.Takeover``).
     """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.errors import TrainingError
 from recsys.files import write_atomically
 from recsys.schemas import DataFile, PinnedTable
+from recsys.train.plan import BATCH_ORDER
 
 if TYPE_CHECKING:
     from recsys.config import Settings
@@ -109,6 +110,11 @@ class TrainingJob:
             table=dataclasses.replace(self.table, files=files),
             links={kind: [to[url] for url in urls] for kind, urls in self.links.items()},
         )
+
+    @property
+    def identity(self) -> str:
+        """Of its checkpoints: what is trained, and in which order of batches."""
+        return f"{self.fingerprint}-{BATCH_ORDER}"
 
     @property
     def result_path(self) -> Path:

@@ -54,7 +54,7 @@ class Trainer:
         self.learner = make_learner(job, communicator)
         self.objective = self.learner.objective
         self.state = TrainingState()
-        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
+        self.checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.identity)
         self._resume()
         self._sent_before = self.state.sent_bytes
         self.learner.synchronize()

@@ -16,6 +16,10 @@ import numpy as np
 from recsys.errors import TrainingError
 from recsys.schemas import DataFile
 
+BATCH_ORDER = 2
+"""Raised when epochs take their batches in another order: where a training stands means other
+batches then, so checkpoints of before are not continued."""
+
 
 @dataclass(frozen=True)
 class EpochPlan:
@@ -26,21 +30,33 @@ class EpochPlan:
 
     Attributes:
         files: row groups of this rank in reading order.
-        common: buckets of the full batches that every rank has, in the order in which all take
-            them.
+        full: bucket to the full batches of it that every rank has.
         own: buckets of the batches that this rank takes after these.
         steps: steps of every rank; those without a batch are empty.
+        seed, epoch: decide the order of the full batches.
     """
 
     files: tuple[DataFile, ...]
-    common: tuple[int, ...]
+    full: Mapping[int, int]
     own: tuple[int, ...]
     steps: int
+    seed: int
+    epoch: int
 
     @property
     def batches(self) -> int:
         """Batches with rows in them."""
-        return len(self.common) + len(self.own)
+        return sum(self.full.values()) + len(self.own)
+
+    @property
+    def common(self) -> tuple[int, ...]:
+        """The bucket of each full batch that every rank has, in the order in which all take them.
+
+        Made when it is asked for: a schedule plans many epochs to count their steps alone.
+        """
+        buckets = sorted(self.full)
+        ordered = np.repeat(buckets, [self.full[bucket] for bucket in buckets])
+        return tuple(generator(self.seed, self.epoch, "bucket").permutation(ordered).tolist())
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -123,11 +139,11 @@ def plan_epoch(
     order = generator(seed, epoch, "plan").permutation(len(files))
     dealt = _deal([files[i] for i in order], ranks)
     sizes = {file.bucket: rows_of_batch(file.bucket, batch_size, batch_events) for file in files}
-    common, own = _order([_count_rows(part) for part in dealt], sizes)
-    shuffled = tuple(generator(seed, epoch, "bucket").permutation(common).tolist())
-    steps = len(shuffled) + max(map(len, own))
+    full, own = _share([_count_rows(part) for part in dealt], sizes)
+    steps = sum(full.values()) + max(map(len, own))
     return [
-        EpochPlan(tuple(part), shuffled, rest, steps) for part, rest in zip(dealt, own, strict=True)
+        EpochPlan(tuple(part), full, rest, steps, seed, epoch)
+        for part, rest in zip(dealt, own, strict=True)
     ]
 
 
@@ -159,10 +175,10 @@ def _count_rows(files: Sequence[DataFile]) -> dict[int, int]:
     return rows
 
 
-def _order(
+def _share(
     rows: Sequence[Mapping[int, int]], sizes: Mapping[int, int]
-) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Buckets of the full batches that all ranks have; of each rank's others, the largest first.
+) -> tuple[dict[int, int], list[tuple[int, ...]]]:
+    """Full batches that every rank has, by bucket; buckets of each rank's others, largest first.
 
     Args:
         rows: of each rank, by bucket.
@@ -171,7 +187,6 @@ def _order(
     full = {
         bucket: min(own.get(bucket, 0) // size for own in rows) for bucket, size in sizes.items()
     }
-    common = [bucket for bucket in sorted(full) for _ in range(full[bucket])]
     others = [
         sorted(
             (
@@ -183,7 +198,7 @@ def _order(
         )
         for own in rows
     ]
-    return common, [tuple(bucket for _, bucket in batches) for batches in others]
+    return full, [tuple(bucket for _, bucket in batches) for batches in others]
 
 
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:

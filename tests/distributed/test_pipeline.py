@@ -238,5 +238,5 @@ def test_stages_go_on_from_one_process_and_one_that_hangs_is_named(
     plan_fault(monkeypatch, "stop 1 20")
     with pytest.raises(TrainingError, match="rank 1 of 2 has not answered for 8 s"):
         launch_training(job)
-    assert CheckpointStore(Path(job.checkpoint_dir), job.fingerprint).last_step() == 14
+    assert CheckpointStore(Path(job.checkpoint_dir), job.identity).last_step() == 14
     assert_one_process_ends(job, whole)

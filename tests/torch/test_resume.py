@@ -87,6 +87,19 @@ def test_a_training_that_failed_resumes_exactly(
     assert_equal_weights(weights, repeated)
 
 
+def test_a_release_that_orders_batches_otherwise_begins_anew(
+    table: tuple[PinnedTable, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, table[0])
+    monkeypatch.setattr("recsys.train.job.BATCH_ORDER", 1)
+    with pytest.raises(ConnectionError):
+        train(job, table[1], RecordingTracker(fail_at=9))
+    monkeypatch.undo()
+    after = RecordingTracker()
+    train(job, table[1], after)
+    assert min(after.losses) == 0
+
+
 def test_a_resumed_training_that_was_complete_only_reports(
     table: tuple[PinnedTable, Windows], tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ class PipelineLearner(Learner):
             [grid.ranks_of_replica(replica) for replica in range(grid.replicas)]
         )
         self._is_released = self._average_is_whole = False
-        self._checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.fingerprint)
+        self._checkpoints = CheckpointStore(Path(job.checkpoint_dir), job.identity)
         every = [communicator, self.readers, self._replica, *self._stage_gradients.groups]
         self._groups = {id(group): group for group in every}.values()
         self._sent_before = sum(group.sent_bytes for group in self._groups)
